@@ -1,0 +1,389 @@
+package adapter
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// User is the believed state of one user: the fold of the events on its stream.
+//
+// It is folded in the order (time, event id), not in the order of arrival, because
+// deliveries come late and out of order: the same events give the same user,
+// however they came.
+type User struct {
+	Realm         string  `json:"realm"`
+	ID            string  `json:"id"`
+	Username      string  `json:"username"`
+	Email         *string `json:"email"`
+	FirstName     *string `json:"first_name"`
+	LastName      *string `json:"last_name"`
+	Enabled       bool    `json:"enabled"`
+	EmailVerified bool    `json:"email_verified"`
+	// Attributes are what was asked for; see Origins for whether they were read back.
+	Attributes      map[string][]string `json:"attributes"`
+	RequiredActions []string            `json:"required_actions"`
+	// Roles are the names of directly given realm roles, sorted, without
+	// default-roles-*; ClientRoles the same by client.
+	Roles       []string            `json:"roles"`
+	ClientRoles map[string][]string `json:"client_roles"`
+	// Groups are full paths, sorted.
+	Groups        []string       `json:"groups"`
+	Organizations []Organization `json:"organizations"`
+	LockedUntil   *time.Time     `json:"locked_until"`
+	CreatedAt     *time.Time     `json:"created_at"`
+	CreatedBy     *Actor         `json:"created_by"`
+	UpdatedAt     *time.Time     `json:"updated_at"`
+	Deleted       bool           `json:"deleted"`
+	DeletedAt     *time.Time     `json:"deleted_at"`
+	// Version is the stream's version that the state includes.
+	Version eventstore.Version `json:"version"`
+
+	// Origins says for each known field which event set it. A field without an origin
+	// has never been seen.
+	Origins map[string]Origin `json:"origins,omitempty"`
+	// Last is the newest event folded, in the order of (time, event id).
+	Last Stamp `json:"last"`
+	// FirstKnownAt is when the oldest event about the user occurred.
+	FirstKnownAt time.Time `json:"first_known_at"`
+}
+
+// Organization is an organization that a user is a member of.
+type Organization struct {
+	ID    string `json:"id"`
+	Alias string `json:"alias"`
+}
+
+// Origin is where a field's value comes from.
+type Origin struct {
+	EventID uuid.UUID `json:"event_id"`
+	At      time.Time `json:"at"`
+	Actor   *Actor    `json:"actor,omitempty"`
+	// Inferred is true where the value follows from a request and was not read.
+	Inferred bool `json:"inferred,omitempty"`
+}
+
+// Stamp is an event's place in the order of the fold.
+type Stamp struct {
+	At      time.Time `json:"at"`
+	EventID uuid.UUID `json:"event_id"`
+}
+
+// Compare orders stamps by time, then by event id.
+func (s Stamp) Compare(o Stamp) int {
+	return cmp.Or(s.At.Compare(o.At), bytes.Compare(s.EventID[:], o.EventID[:]))
+}
+
+// StampOf is the event's stamp.
+func StampOf(e eventstore.Event) Stamp { return Stamp{At: e.OccurredAt, EventID: e.ID} }
+
+// Names of a user's fields, as they stand in JSON.
+const (
+	FieldUsername        = "username"
+	FieldEmail           = "email"
+	FieldFirstName       = "first_name"
+	FieldLastName        = "last_name"
+	FieldEnabled         = "enabled"
+	FieldEmailVerified   = "email_verified"
+	FieldAttributes      = "attributes"
+	FieldRequiredActions = "required_actions"
+	FieldRoles           = "roles"
+	FieldClientRoles     = "client_roles"
+	FieldGroups          = "groups"
+	FieldLockedUntil     = "locked_until"
+)
+
+// SortForFold puts the events of one user's stream into the order of the fold.
+func SortForFold(events []Decoded) {
+	slices.SortStableFunc(events, func(a, b Decoded) int { return StampOf(a.Event).Compare(StampOf(b.Event)) })
+}
+
+// FoldUser folds the events of one user's stream, in any order. It reports false
+// where there are none.
+func FoldUser(events []Decoded) (User, bool) {
+	if len(events) == 0 {
+		return User{}, false
+	}
+	sorted := slices.Clone(events)
+	SortForFold(sorted)
+	var u User
+	for _, e := range sorted {
+		u.Apply(e)
+	}
+	return u, true
+}
+
+// Follows reports whether e may be applied on top of u: it comes after everything
+// folded so far. Where it does not, fold the whole stream anew.
+func (u *User) Follows(e eventstore.Event) bool {
+	return u.Version == 0 || StampOf(e).Compare(u.Last) > 0
+}
+
+// Known reports whether the field has ever been seen.
+func (u *User) Known(field string) bool {
+	_, ok := u.Origins[field]
+	return ok
+}
+
+// Apply folds one event in. Events must come in the order of SortForFold.
+func (u *User) Apply(e Decoded) {
+	if u.Version == 0 {
+		u.FirstKnownAt = e.OccurredAt
+	}
+	if ref, ok := e.Payload.(UserPayload); ok && u.ID == "" {
+		u.Realm, u.ID = ref.User().Realm, ref.User().UserID
+	}
+	at := e.OccurredAt
+	switch p := e.Payload.(type) {
+	case *UserApiCreated:
+		u.begin()
+		u.CreatedAt, u.CreatedBy = &at, e.Meta.Actor
+		u.setAllKnown(e)
+		u.set(p.Set, p.Inferred, e)
+		u.Groups = sortedSet(p.Groups)
+	case *UserApiUpdated:
+		u.set(p.Set, p.Inferred, e)
+	case *UserApiEnabled:
+		u.set(p.Set, p.Inferred, e)
+	case *UserApiDisabled:
+		u.set(p.Set, p.Inferred, e)
+	case *UserApiDeleted:
+		u.Deleted, u.DeletedAt = true, &at
+	case *UserApiRolesChanged:
+		u.changeRoles(p, e)
+	case *UserApiGroupsChanged:
+		u.changeGroups(p, e)
+	case *UserApiObserved:
+		if p.Present {
+			u.observe(p.Set, p.CreatedAt, e)
+		} else if !u.Deleted {
+			u.Deleted, u.DeletedAt = true, &at
+		}
+	case *UserApiBaselined:
+		u.observe(p.Set, p.CreatedAt, e)
+	}
+	if _, created := e.Payload.(*UserApiCreated); !created && changesState(e.Payload) {
+		u.UpdatedAt = &at
+	}
+	u.Last = StampOf(e.Event)
+	u.Version++
+}
+
+// changesState tells changes to the user from mere looks at it.
+func changesState(p Payload) bool {
+	switch p.(type) {
+	case *UserApiObserved, *UserApiBaselined, nil:
+		return false
+	default:
+		return true
+	}
+}
+
+// begin clears what an earlier life of the same id has left: an import may bring a
+// deleted id back.
+func (u *User) begin() {
+	*u = User{
+		Realm: u.Realm, ID: u.ID, Version: u.Version, FirstKnownAt: u.FirstKnownAt, Last: u.Last,
+		Origins: make(map[string]Origin),
+	}
+}
+
+// setAllKnown marks every field as known: what a creation does not mention has
+// Keycloak's default.
+func (u *User) setAllKnown(e Decoded) {
+	for _, f := range []string{
+		FieldUsername, FieldEmail, FieldFirstName, FieldLastName, FieldEnabled, FieldEmailVerified,
+		FieldAttributes, FieldRequiredActions, FieldRoles, FieldClientRoles, FieldGroups, FieldLockedUntil,
+	} {
+		u.from(f, e, false)
+	}
+}
+
+func (u *User) from(field string, e Decoded, inferred bool) {
+	if u.Origins == nil {
+		u.Origins = make(map[string]Origin)
+	}
+	u.Origins[field] = Origin{EventID: e.ID, At: e.OccurredAt, Actor: e.Meta.Actor, Inferred: inferred}
+}
+
+func (u *User) observe(set Profile, createdAt *time.Time, e Decoded) {
+	// A user that is seen alive is alive, whatever was believed.
+	u.Deleted, u.DeletedAt = false, nil
+	if createdAt != nil && u.CreatedAt == nil {
+		u.CreatedAt = createdAt
+	}
+	// A read that confirms what an event said leaves the event as the field's origin:
+	// whoever asks who last set it wants the one who did, not the one who looked.
+	confirmed := map[string]Origin{}
+	for _, field := range set.Fields() {
+		origin, known := u.Origins[field]
+		if known && u.holds(field, set) {
+			origin.Inferred = false
+			confirmed[field] = origin
+		}
+	}
+	u.set(set, nil, e)
+	maps.Copy(u.Origins, confirmed)
+}
+
+func (u *User) set(set Profile, inferred []string, e Decoded) {
+	for _, field := range set.Fields() {
+		u.from(field, e, slices.Contains(inferred, field))
+	}
+	set.applyTo(u)
+}
+
+// holds reports whether u has the value that set has for the field already.
+func (u *User) holds(field string, set Profile) bool {
+	after := *u
+	set.applyTo(&after)
+	return len(DiffUsers(*u, after, field)) == 0
+}
+
+func (u *User) changeRoles(p *UserApiRolesChanged, e Decoded) {
+	for _, r := range p.Removed {
+		u.removeRole(r)
+	}
+	for _, r := range p.Added {
+		u.addRole(r)
+	}
+	for _, r := range slices.Concat(p.Added, p.Removed) {
+		if r.Client == "" {
+			u.from(FieldRoles, e, false)
+		} else {
+			u.from(FieldClientRoles, e, false)
+		}
+	}
+}
+
+// defaultRolesPrefix starts the composite role that every user of a realm has.
+const defaultRolesPrefix = "default-roles-"
+
+func (u *User) addRole(r Role) {
+	switch {
+	case r.Client != "":
+		roles := maps.Clone(u.ClientRoles)
+		if roles == nil {
+			roles = make(map[string][]string)
+		}
+		roles[r.Client] = sortedSet(append(slices.Clone(roles[r.Client]), r.Name))
+		u.ClientRoles = roles
+	case !strings.HasPrefix(r.Name, defaultRolesPrefix):
+		u.Roles = sortedSet(append(slices.Clone(u.Roles), r.Name))
+	}
+}
+
+func (u *User) removeRole(r Role) {
+	if r.Client == "" {
+		u.Roles = without(u.Roles, r.Name)
+		return
+	}
+	roles := maps.Clone(u.ClientRoles)
+	if left := without(roles[r.Client], r.Name); len(left) > 0 {
+		roles[r.Client] = left
+	} else {
+		delete(roles, r.Client)
+	}
+	u.ClientRoles = roles
+}
+
+func (u *User) changeGroups(p *UserApiGroupsChanged, e Decoded) {
+	for _, g := range p.Left {
+		u.Groups = without(u.Groups, g.Path)
+	}
+	for _, g := range p.Joined {
+		u.Groups = sortedSet(append(slices.Clone(u.Groups), g.Path))
+	}
+	u.from(FieldGroups, e, false)
+}
+
+// Fields names the fields that the change touches.
+func (p Profile) Fields() []string {
+	var names []string
+	add := func(present bool, name string) {
+		if present {
+			names = append(names, name)
+		}
+	}
+	add(p.Username.Present(), FieldUsername)
+	add(p.Email.Present(), FieldEmail)
+	add(p.FirstName.Present(), FieldFirstName)
+	add(p.LastName.Present(), FieldLastName)
+	add(p.Enabled.Present(), FieldEnabled)
+	add(p.EmailVerified.Present(), FieldEmailVerified)
+	add(p.Attributes.Present(), FieldAttributes)
+	add(p.RequiredActions.Present(), FieldRequiredActions)
+	add(p.LockedUntil.Present(), FieldLockedUntil)
+	return names
+}
+
+func (p Profile) applyTo(u *User) {
+	if p.Username.Present() {
+		name, _ := p.Username.Get()
+		// Keycloak stores user names and addresses in lower case and shows them in
+		// events as they were sent (measured on 26.7.3).
+		u.Username = strings.ToLower(name)
+	}
+	if p.Email.Present() {
+		u.Email = nonEmpty(p.Email.Ptr())
+		if u.Email != nil {
+			lower := strings.ToLower(*u.Email)
+			u.Email = &lower
+		}
+	}
+	if p.FirstName.Present() {
+		u.FirstName = nonEmpty(p.FirstName.Ptr())
+	}
+	if p.LastName.Present() {
+		u.LastName = nonEmpty(p.LastName.Ptr())
+	}
+	if p.Enabled.Present() {
+		u.Enabled, _ = p.Enabled.Get()
+	}
+	if p.EmailVerified.Present() {
+		u.EmailVerified, _ = p.EmailVerified.Get()
+	}
+	if p.Attributes.Present() {
+		attributes, _ := p.Attributes.Get()
+		u.Attributes = maps.Clone(attributes)
+	}
+	if p.RequiredActions.Present() {
+		actions, _ := p.RequiredActions.Get()
+		u.RequiredActions = sortedSet(actions)
+	}
+	if p.LockedUntil.Present() {
+		u.LockedUntil = p.LockedUntil.Ptr()
+	}
+}
+
+// nonEmpty takes an empty text as none: "" clears a field in Keycloak.
+func nonEmpty(s *string) *string {
+	if s == nil || *s == "" {
+		return nil
+	}
+	return s
+}
+
+func sortedSet(s []string) []string {
+	if len(s) == 0 {
+		return nil
+	}
+	s = slices.Clone(s)
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+func without(s []string, name string) []string {
+	out := slices.DeleteFunc(slices.Clone(s), func(x string) bool { return x == name })
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
