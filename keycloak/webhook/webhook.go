@@ -8,8 +8,10 @@
 package webhook
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/keytrail/keytrail/keycloak"
 )
@@ -60,32 +62,86 @@ type Delivery struct {
 // Batch is what one body held, in the body's order.
 type Batch []Delivery
 
+// A dialect recognises its own events. decode reports false for an object that is
+// not one of its own; it never fails.
+type dialect struct {
+	name   string
+	decode func(object) (Delivery, bool)
+}
+
+// dialects are tried in this order by DialectAuto. They do not overlap: an object
+// that two of them could claim is a defect of one of them.
+var dialects = []dialect{
+	{DialectP2, decodeP2},
+	{DialectKeycloak, decodeKeycloak},
+}
+
 // Decode reads a webhook body: one event, or a batch {"events":[…]}. It returns
 // ErrNotJSON, ErrNotObject, ErrTooDeep (wrapped, with the reason) or
-// ErrUnknownDialect, and otherwise accepts every object.
-func Decode(contentBody []byte, dialect string) (Batch, error) { return nil, errors.ErrUnsupported }
+// ErrUnknownDialect, and otherwise accepts every object. An element of a batch
+// that is not an object is Unrecognized. The result does not alias contentBody.
+func Decode(contentBody []byte, dialect string) (Batch, error) {
+	candidates, err := selectDialects(dialect)
+	if err != nil {
+		return nil, err
+	}
+	o, err := parseObject(contentBody)
+	if err != nil {
+		return nil, err
+	}
+	if events, ok := batchOf(o); ok {
+		batch := make(Batch, 0, len(events))
+		for _, raw := range events {
+			batch = append(batch, decodeOne(raw, candidates))
+		}
+		return batch, nil
+	}
+	d := recognise(o, candidates)
+	d.Raw = bytes.Clone(contentBody)
+	return Batch{d}, nil
+}
 
-// DecodeAdminEvent reads one element of GET /admin-events. It fails only on what is no JSON object.
-func DecodeAdminEvent(raw []byte) (Delivery, error) { return Delivery{}, errors.ErrUnsupported }
+func selectDialects(name string) ([]dialect, error) {
+	if name == DialectAuto {
+		return dialects, nil
+	}
+	for i, d := range dialects {
+		if d.name == name {
+			return dialects[i : i+1], nil
+		}
+	}
+	return nil, fmt.Errorf("%w %q: use auto, p2 or keycloak", ErrUnknownDialect, name)
+}
 
-// DecodeUserEvent reads one element of GET /events. It fails only on what is no JSON object.
-func DecodeUserEvent(raw []byte) (Delivery, error) { return Delivery{}, errors.ErrUnsupported }
+// batchOf returns the elements of a batch. An event that happens to have a member
+// called events is not a batch.
+func batchOf(o object) ([]json.RawMessage, bool) {
+	if o.has("type") || o.has("operationType") {
+		return nil, false
+	}
+	var events []json.RawMessage
+	if !o.has("events") || json.Unmarshal(o["events"], &events) != nil {
+		return nil, false
+	}
+	return events, true
+}
 
-// KeycloakEventID is the id to deduplicate by: Keycloak's event id, else the
-// sender's uid, else empty. With an empty one use Fingerprint.
-func (d Delivery) KeycloakEventID() string { return "" }
+func decodeOne(raw json.RawMessage, candidates []dialect) Delivery {
+	d := Delivery{Kind: KindUnrecognized}
+	var o object
+	if json.Unmarshal(raw, &o) == nil && o != nil {
+		d = recognise(o, candidates)
+	}
+	d.Raw = raw
+	return d
+}
 
-// Fingerprint identifies an event that has no id, in push and in pull alike.
-func (d Delivery) Fingerprint() string { return "" }
-
-// Algorithm is a signature algorithm.
-type Algorithm string
-
-// Algorithms that p2 offers.
-const (
-	HMACSHA256 Algorithm = "hmac-sha256"
-	HMACSHA1   Algorithm = "hmac-sha1"
-)
-
-// VerifyHMAC checks the value of X-Keycloak-Signature.
-func VerifyHMAC(header string, body []byte, secrets []string, algorithm Algorithm) bool { return false }
+func recognise(o object, candidates []dialect) Delivery {
+	for _, c := range candidates {
+		if d, ok := c.decode(o); ok {
+			d.Dialect = c.name
+			return d
+		}
+	}
+	return Delivery{Kind: KindUnrecognized}
+}
