@@ -1,0 +1,148 @@
+package backend
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// Columns are the columns of an event in the order in which the stores scan them.
+const Columns = `position, event_id, aggregate_id, stream, version, event_type, event_data, event_metadata, correlation_id, causation_id, occurred_at, created_at`
+
+// Dialect is how a database takes values.
+type Dialect struct {
+	UUID func(uuid.UUID) any
+	Time func(time.Time) any
+	// AnyID is a condition on event_id with one %s for the placeholder of IDs(ids).
+	AnyID string
+	IDs   func([]uuid.UUID) any
+	// Category is the expression that the index on the category is built over.
+	Category string
+}
+
+// statement collects SQL text and arguments.
+type statement struct {
+	args []any
+}
+
+func (s *statement) arg(v any) string {
+	s.args = append(s.args, v)
+	return fmt.Sprintf("$%d", len(s.args))
+}
+
+// Window is the query for the positions between which the events of a time window
+// lie. Recording times follow positions closely but, with several processes, not
+// strictly, so the window stays a condition of the pages as well.
+func (d Dialect) Window(q eventstore.LogQuery) (text string, args []any, wanted bool) {
+	s := &statement{}
+	conditions := d.window(s, q)
+	if len(conditions) == 0 {
+		return "", nil, false
+	}
+	return `SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM api_event_store WHERE ` +
+		strings.Join(conditions, " AND "), s.args, true
+}
+
+func (d Dialect) window(s *statement, q eventstore.LogQuery) []string {
+	var conditions []string
+	if !q.RecordedFrom.IsZero() {
+		conditions = append(conditions, "created_at >= "+s.arg(d.Time(notBefore(q.RecordedFrom))))
+	}
+	if !q.RecordedTo.IsZero() {
+		conditions = append(conditions, "created_at < "+s.arg(d.Time(notBefore(q.RecordedTo))))
+	}
+	return conditions
+}
+
+// notBefore is the first microsecond that is not before t.
+func notBefore(t time.Time) time.Time {
+	if m := Microseconds(t); !m.Before(t) {
+		return m
+	}
+	return Microseconds(t).Add(time.Microsecond)
+}
+
+// Log is the query for one page of the log.
+func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) {
+	s := &statement{}
+	var conditions []string
+	if q.After > 0 {
+		conditions = append(conditions, "position > "+s.arg(int64(q.After)))
+	}
+	if q.Before != 0 {
+		conditions = append(conditions, "position < "+s.arg(int64(q.Before)))
+	}
+	if q.Category != "" {
+		conditions = append(conditions, d.Category+" = "+s.arg(q.Category))
+	}
+	if q.CorrelationID != uuid.Nil {
+		conditions = append(conditions, "correlation_id = "+s.arg(d.UUID(q.CorrelationID)))
+	}
+	if q.CausationID != uuid.Nil {
+		conditions = append(conditions, "causation_id = "+s.arg(d.UUID(q.CausationID)))
+	}
+	if len(q.EventIDs) > 0 {
+		conditions = append(conditions, fmt.Sprintf(d.AnyID, s.arg(d.IDs(q.EventIDs))))
+	}
+	conditions = append(conditions, d.window(s, q)...)
+
+	order := "ORDER BY position"
+	if q.Backward {
+		order = "ORDER BY position DESC"
+	}
+	limit := " LIMIT " + s.arg(int64(rows))
+
+	switch types := distinct(q.Types); len(types) {
+	case 0:
+	case 1:
+		conditions = append(conditions, "event_type = "+s.arg(types[0]))
+	default:
+		// One index gives the order of positions within one type only: take the first
+		// rows of each type and merge them. A list of types in one condition is either
+		// sorted anew for every page or a walk over the whole log.
+		branches := make([]string, len(types))
+		for i, t := range types {
+			with := append(conditions[:len(conditions):len(conditions)], "event_type = "+s.arg(t))
+			branches[i] = "SELECT position FROM (SELECT position FROM api_event_store" + where(with) + " " + order + limit + ") AS t" + fmt.Sprint(i)
+		}
+		conditions = []string{"position IN (SELECT position FROM (" + strings.Join(branches, " UNION ALL ") + ") AS merged " + order + limit + ")"}
+	}
+	return "SELECT " + Columns + " FROM api_event_store" + where(conditions) + " " + order + limit, s.args
+}
+
+// Stream is the query for one page of a stream.
+func (d Dialect) Stream(aggregateID uuid.UUID, q eventstore.StreamQuery, rows int) (text string, args []any) {
+	s := &statement{}
+	conditions := []string{"aggregate_id = " + s.arg(d.UUID(aggregateID)), "version > " + s.arg(int64(q.After))}
+	if q.Before != 0 {
+		conditions = append(conditions, "version < "+s.arg(int64(q.Before)))
+	}
+	order := " ORDER BY version"
+	if q.Backward {
+		order = " ORDER BY version DESC"
+	}
+	return "SELECT " + Columns + " FROM api_event_store" + where(conditions) + order + " LIMIT " + s.arg(int64(rows)), s.args
+}
+
+func where(conditions []string) string {
+	if len(conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(conditions, " AND ")
+}
+
+func distinct(types []string) []string {
+	seen := make(map[string]struct{}, len(types))
+	var out []string
+	for _, t := range types {
+		if _, ok := seen[t]; !ok {
+			seen[t] = struct{}{}
+			out = append(out, t)
+		}
+	}
+	return out
+}
