@@ -39,7 +39,7 @@ fmt: ## Format every Go file
 .PHONY: keycloak
 keycloak: ## Start a real Keycloak in the foreground and write keycloak.env for `keytrail serve`
 	@scripts/prereq.sh keycloak
-	@$(GO) run ./internal/kcserver/cmd
+	@$(GO) build -o bin/keycloak ./internal/kcserver/cmd && exec bin/keycloak
 
 .PHONY: clean
 clean: ## Remove what was built here (downloads stay in the user's cache folder)
