@@ -276,7 +276,7 @@ type account struct {
 // means ourselves.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // no other account is an answer, not a fault
+		return nil, nil
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
@@ -299,6 +299,6 @@ func freePort(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for a free port: %w", err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener has a TCP address
+	port := l.Addr().(*net.TCPAddr).Port
 	return port, l.Close()
 }

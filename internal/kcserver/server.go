@@ -235,7 +235,7 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("looking for a free port: %w", err)
 		}
-		defer l.Close() //nolint:errcheck,gocritic // all stay taken until the last is found; closing a listener that served nothing
+		defer l.Close() // all stay taken until the last is found
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil

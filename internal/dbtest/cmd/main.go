@@ -20,10 +20,11 @@ func main() {
 	durable := flag.Bool("durable", false, "keep fsync on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *urlFile, *durable); err != nil {
+	err := run(ctx, *urlFile, *durable)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
-		os.Exit(1) //nolint:gocritic // nothing deferred matters any more
+		os.Exit(1)
 	}
 }
 
