@@ -32,6 +32,8 @@ type Metadata struct {
 	Reason        string     `json:"reason,omitempty"`
 	Source        string     `json:"source,omitempty"`
 	Traceparent   string     `json:"traceparent,omitempty"`
+	// CallID is the outbound call through which the event came about.
+	CallID *uuid.UUID `json:"call_id,omitempty"`
 	// Links are further causes, so that the graph of causes is a DAG.
 	Links []Link `json:"links,omitempty"`
 }

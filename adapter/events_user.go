@@ -29,6 +29,9 @@ func (r UserRef) User() UserRef { return r }
 type UserChange struct {
 	UserRef
 	Set Profile `json:"set" seal:"profile"`
+	// PatchAttributes changes single attributes and leaves the others; an empty list
+	// removes one. Set.Attributes replaces them all.
+	PatchAttributes map[string][]string `json:"patch_attributes,omitempty" seal:"attributes"`
 	// Inferred names the fields whose value follows from the request and was not read
 	// back: Keycloak drops unmanaged attributes without an error.
 	Inferred []string `json:"inferred,omitempty"`
@@ -42,6 +45,9 @@ type UserApiCreated struct {
 	UserChange
 	// Groups are the full paths given on creation (no membership event follows).
 	Groups []string `json:"groups,omitempty"`
+	// Partial is true where the representation was missing: what Set does not mention
+	// is then unknown, and not Keycloak's default.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // UserApiUpdated records that profile fields were changed.

@@ -145,15 +145,17 @@ func (u *User) Apply(e Decoded) {
 	case *UserApiCreated:
 		u.begin()
 		u.CreatedAt, u.CreatedBy = &at, e.Meta.Actor
-		u.setAllKnown(e)
-		u.set(p.Set, p.Inferred, e)
+		if !p.Partial {
+			u.setAllKnown(e)
+		}
+		u.change(p.UserChange, e)
 		u.Groups = sortedSet(p.Groups)
 	case *UserApiUpdated:
-		u.set(p.Set, p.Inferred, e)
+		u.change(p.UserChange, e)
 	case *UserApiEnabled:
-		u.set(p.Set, p.Inferred, e)
+		u.change(p.UserChange, e)
 	case *UserApiDisabled:
-		u.set(p.Set, p.Inferred, e)
+		u.change(p.UserChange, e)
 	case *UserApiDeleted:
 		u.Deleted, u.DeletedAt = true, &at
 	case *UserApiRolesChanged:
@@ -231,6 +233,21 @@ func (u *User) observe(set Profile, createdAt *time.Time, e Decoded) {
 	}
 	u.set(set, nil, e)
 	maps.Copy(u.Origins, confirmed)
+}
+
+func (u *User) change(c UserChange, e Decoded) {
+	u.set(c.Set, c.Inferred, e)
+	if len(c.PatchAttributes) == 0 {
+		return
+	}
+	attributes := maps.Clone(u.Attributes)
+	if attributes == nil {
+		attributes = make(map[string][]string)
+	}
+	maps.Copy(attributes, c.PatchAttributes)
+	maps.DeleteFunc(attributes, func(_ string, values []string) bool { return len(values) == 0 })
+	u.Attributes = attributes
+	u.from(FieldAttributes, e, slices.Contains(c.Inferred, FieldAttributes))
 }
 
 func (u *User) set(set Profile, inferred []string, e Decoded) {

@@ -1,0 +1,184 @@
+package interpret
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// How an echo was matched to its call.
+const (
+	matchedByStamp  = "stamp"
+	matchedByDelete = "delete"
+)
+
+// call is one of our own calls, as far as its echo needs to know it.
+type call struct {
+	id        uuid.UUID
+	requested adapter.Decoded
+	intent    *adapter.ApiCallRequested
+	// outcome is the type of the last outcome event, "" while the call is open.
+	outcome   string
+	echoed    bool
+	matchedBy string
+}
+
+// findCall returns the call of ours that a delivery reports back.
+func (i *Interpreter) findCall(ctx context.Context, d adapter.Decoded) (call, bool, error) {
+	p, ok := d.Payload.(*adapter.AdminEventReceived)
+	if !ok {
+		return call{}, false, nil
+	}
+	if stamped, ok := keycloak.StampOf(string(p.Representation)); ok {
+		return i.findStamped(ctx, p, uuid.MustParse(stamped))
+	}
+	path := keycloak.ParseResourcePath(p.ResourcePath)
+	if p.ResourceType == keycloak.ResourceUser && p.OperationType == keycloak.OperationDelete && path.Kind == keycloak.PathUser {
+		return i.findDelete(ctx, d, p.Realm, path.UserID)
+	}
+	return call{}, false, nil
+}
+
+// findStamped loads the call that a stamp names. Any administrator can write a
+// stamp, so one that does not fit its call is taken for what it is: part of
+// somebody else's change.
+func (i *Interpreter) findStamped(ctx context.Context, p *adapter.AdminEventReceived, id uuid.UUID) (call, bool, error) {
+	c, ok, err := i.loadCall(ctx, id)
+	if err != nil || !ok {
+		return call{}, false, err
+	}
+	path := keycloak.ParseResourcePath(p.ResourcePath)
+	if c.intent.Realm != p.Realm || (c.intent.UserID != "" && c.intent.UserID != path.UserID) {
+		return call{}, false, nil
+	}
+	c.matchedBy = matchedByStamp
+	return c, true, nil
+}
+
+// deleteWindow is how far apart the intent of a delete and Keycloak's event of it may
+// lie: retries and different clocks included.
+const deleteWindow = 15 * time.Minute
+
+// findDelete looks for the call of ours that deleted a user. A delete has no body to
+// carry a stamp, but a user is deleted once.
+func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, userID string) (call, bool, error) {
+	if d.Meta.Actor == nil || d.Meta.Actor.ID == "" {
+		return call{}, false, nil
+	}
+	query := eventstore.LogQuery{
+		Types: []string{adapter.TypeApiCallRequested}, Backward: true,
+		RecordedFrom: d.OccurredAt.Add(-deleteWindow), RecordedTo: d.OccurredAt.Add(deleteWindow),
+	}
+	for e, err := range i.Store.ReadLog(ctx, query) {
+		if err != nil {
+			return call{}, false, fmt.Errorf("looking for the call that deleted a user: %w", err)
+		}
+		r, err := i.Codec.Decode(ctx, e)
+		if err != nil {
+			return call{}, false, err
+		}
+		intent, ok := r.Payload.(*adapter.ApiCallRequested)
+		if !ok || intent.Method != "DELETE" || intent.Realm != realm || intent.UserID != userID {
+			continue
+		}
+		c, ok, err := i.loadCall(ctx, intent.CallID)
+		if err != nil || !ok {
+			return call{}, false, err
+		}
+		switch c.outcome {
+		case adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped:
+			continue
+		}
+		c.matchedBy = matchedByDelete
+		return c, true, nil
+	}
+	return call{}, false, nil
+}
+
+func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, error) {
+	events, err := i.decodeStream(ctx, adapter.CallStream(id))
+	if err != nil || len(events) == 0 {
+		return call{}, false, err
+	}
+	intent, ok := events[0].Payload.(*adapter.ApiCallRequested)
+	if !ok {
+		return call{}, false, nil
+	}
+	c := call{id: id, requested: events[0], intent: intent}
+	for _, e := range events[1:] {
+		switch e.Type {
+		case adapter.TypeApiCallSucceeded, adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown:
+			c.outcome = e.Type
+		case adapter.TypeApiCallEchoed:
+			c.echoed = true
+		}
+	}
+	return c, true, nil
+}
+
+// recordEcho links a delivery to the call that it reports back.
+//
+// A call that succeeded, or is still under way, appends its user event itself, and
+// the echo adds none. A call whose answer was lost is proved by its echo: it has
+// succeeded, and its user event follows from here. A call that counts as failed was
+// done after all: the change is real and told as such.
+func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
+	keycloakEventID := ""
+	if p, ok := d.Payload.(*adapter.AdminEventReceived); ok {
+		keycloakEventID = p.KeycloakEventID
+	}
+	meta := i.meta(d, c.requested.CorrelationID, d.ID)
+	meta.CallID = &c.id
+	echoed, err := i.Codec.Encode(ctx, adapter.Draft{
+		ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".echo", 0),
+		Payload: &adapter.ApiCallEchoed{CallID: c.id, Echo: adapter.Echo{
+			DeliveryEventID: d.ID, KeycloakEventID: keycloakEventID, OccurredAt: d.OccurredAt, MatchedBy: c.matchedBy,
+		}},
+		OccurredAt: d.OccurredAt, Meta: meta,
+	})
+	if err != nil {
+		return err
+	}
+	onCall := eventstore.StreamAppend{Stream: adapter.CallStream(c.id), Events: []eventstore.NewEvent{echoed}}
+	if c.outcome != adapter.TypeApiCallOutcomeUnknown && c.outcome != adapter.TypeApiCallFailed {
+		return i.append(ctx, onCall)
+	}
+
+	meta = i.meta(d, c.requested.CorrelationID, echoed.ID)
+	meta.CallID = &c.id
+	resolved, err := i.Codec.Encode(ctx, adapter.Draft{
+		ID: eventstore.DerivedID(c.id, d.OccurredAt, consumer+".resolve", 0),
+		Payload: &adapter.ApiCallSucceeded{
+			CallID: c.id, UserID: userIDOf(change), ResolvedBy: "echo",
+			Note: "the answer was lost; Keycloak's own event proves that it was done",
+		},
+		OccurredAt: d.OccurredAt, Meta: meta,
+	})
+	if err != nil {
+		return err
+	}
+	onCall.Events = append(onCall.Events, resolved)
+	if change == nil {
+		return i.append(ctx, onCall)
+	}
+	// The change was ours: it is told with the command's actor and reason.
+	onUser, err := i.userEvent(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, change,
+		c.requested.CorrelationID, resolved.ID, &c.id)
+	if err != nil {
+		return err
+	}
+	return i.append(ctx, onCall, onUser)
+}
+
+func userIDOf(change adapter.UserPayload) string {
+	if change == nil {
+		return ""
+	}
+	return change.User().UserID
+}

@@ -1,0 +1,226 @@
+// Package interpret turns recorded deliveries into events on the users' own streams,
+// and recognises the echoes of our own calls.
+//
+// It is a consumer of the log. What it derives has deterministic ids, so that
+// reading a delivery again, after a crash or in a second process, appends nothing
+// new. The traps of Keycloak's events are handled here: an event's type does not
+// say what happened without its path, and its representation is what was asked
+// for, not what is.
+package interpret
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// Version is the interpreter's version, in the metadata of every event that it
+// derives. It rises when the same delivery would be read differently.
+const Version = 1
+
+// consumer is the name under which ids are derived. It is part of every derived id
+// and can't be changed.
+const consumer = "interpret"
+
+// Store is what the interpreter needs of the event store.
+type Store interface {
+	eventstore.Appender
+	eventstore.Reader
+}
+
+// Interpreter is safe for concurrent use, also by several processes on one store.
+type Interpreter struct {
+	Store  Store
+	Codec  *adapter.Codec
+	Clock  func() time.Time
+	Logger *slog.Logger
+}
+
+// Name identifies the consumer and its checkpoint.
+func (*Interpreter) Name() string { return consumer }
+
+// Types are the event types that it reads.
+func (*Interpreter) Types() []string {
+	return []string{adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived}
+}
+
+// Handle interprets a batch of deliveries in order. A delivery that cannot be
+// interpreted is parked with its reason and does not hold up the others; an error
+// means that the store could not be used, and the batch may be handled again.
+func (i *Interpreter) Handle(ctx context.Context, batch []adapter.Decoded) error {
+	for _, d := range batch {
+		err := i.interpret(ctx, d)
+		switch {
+		case err == nil:
+		case isStoreFault(err):
+			return fmt.Errorf("interpreting delivery %s: %w", d.ID, err)
+		default:
+			if err := i.park(ctx, d, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func isStoreFault(err error) bool {
+	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrClosed) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func (i *Interpreter) park(ctx context.Context, d adapter.Decoded, cause error) error {
+	i.Logger.ErrorContext(ctx, "delivery parked", "delivery_id", d.Stream.AggregateID(), "event_id", d.ID, "error", cause)
+	e, err := i.Codec.Encode(ctx, adapter.Draft{
+		ID:         eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".park", 0),
+		Payload:    &adapter.DeliveryParked{Error: cause.Error(), Attempts: 1},
+		OccurredAt: d.OccurredAt,
+		Meta:       i.meta(d, d.CorrelationID, d.ID),
+	})
+	if err != nil {
+		return err
+	}
+	return i.append(ctx, eventstore.StreamAppend{Stream: d.Stream, Events: []eventstore.NewEvent{e}})
+}
+
+func (i *Interpreter) interpret(ctx context.Context, d adapter.Decoded) error {
+	change, err := i.read(ctx, d)
+	if err != nil {
+		return err
+	}
+	echo, ok, err := i.findCall(ctx, d)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return i.recordEcho(ctx, d, echo, change)
+	}
+	if change == nil {
+		return nil
+	}
+	e, err := i.userEvent(ctx, d, change, d.CorrelationID, d.ID, nil)
+	if err != nil {
+		return err
+	}
+	return i.append(ctx, e)
+}
+
+// read says what a delivery means for a user, nil where it means nothing.
+func (i *Interpreter) read(ctx context.Context, d adapter.Decoded) (adapter.UserPayload, error) {
+	switch p := d.Payload.(type) {
+	case *adapter.AdminEventReceived:
+		change, err := adminChange(p)
+		if err != nil || change == nil {
+			return nil, err
+		}
+		return i.nameChange(ctx, change)
+	case *adapter.UserEventReceived:
+		return userChange(p), nil
+	default:
+		return nil, nil
+	}
+}
+
+// nameChange decides whether an update is told as such, or as the user's enabling or
+// disabling: that is what it is where the switch is all that was sent, or where it
+// turns over what is believed. What else the same request set goes with it.
+func (i *Interpreter) nameChange(ctx context.Context, change adapter.UserPayload) (adapter.UserPayload, error) {
+	update, ok := change.(*adapter.UserApiUpdated)
+	if !ok || !update.Set.Enabled.Present() {
+		return change, nil
+	}
+	enabled, _ := update.Set.Enabled.Get()
+	flips := len(update.Set.Fields()) == 1
+	if !flips {
+		believed, known, err := i.believed(ctx, update.UserRef)
+		if err != nil {
+			return nil, err
+		}
+		flips = known && believed.Known(adapter.FieldEnabled) && believed.Enabled != enabled
+	}
+	switch {
+	case !flips:
+		return update, nil
+	case enabled:
+		return &adapter.UserApiEnabled{UserChange: update.UserChange}, nil
+	default:
+		return &adapter.UserApiDisabled{UserChange: update.UserChange}, nil
+	}
+}
+
+func (i *Interpreter) believed(ctx context.Context, ref adapter.UserRef) (adapter.User, bool, error) {
+	events, err := i.decodeStream(ctx, adapter.UserStream(ref.Realm, ref.UserID))
+	if err != nil {
+		return adapter.User{}, false, err
+	}
+	u, ok := adapter.FoldUser(events)
+	return u, ok, nil
+}
+
+func (i *Interpreter) decodeStream(ctx context.Context, s eventstore.StreamID) ([]adapter.Decoded, error) {
+	var events []adapter.Decoded
+	for e, err := range i.Store.ReadStream(ctx, s, eventstore.StreamQuery{}) {
+		if err != nil {
+			return nil, fmt.Errorf("reading stream %s: %w", s, err)
+		}
+		d, err := i.Codec.Decode(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, d)
+	}
+	return events, nil
+}
+
+// userEvent makes the append of a user event that follows from a delivery.
+func (i *Interpreter) userEvent(ctx context.Context, d adapter.Decoded, change adapter.UserPayload, correlation, causation uuid.UUID, call *uuid.UUID) (eventstore.StreamAppend, error) {
+	meta := i.meta(d, correlation, causation)
+	meta.CallID = call
+	e, err := i.Codec.Encode(ctx, adapter.Draft{
+		ID: userEventID(d, change), Payload: change, OccurredAt: d.OccurredAt, Meta: meta,
+	})
+	if err != nil {
+		return eventstore.StreamAppend{}, err
+	}
+	ref := change.User()
+	// Any version will do: the fold goes by (time, event id), and the derived id keeps
+	// a repeat from being a second event.
+	return eventstore.StreamAppend{Stream: adapter.UserStream(ref.Realm, ref.UserID), Events: []eventstore.NewEvent{e}}, nil
+}
+
+// userEventID derives the id of the user event from the delivery. A password change
+// by the user is reported twice in the same millisecond (UPDATE_PASSWORD and
+// UPDATE_CREDENTIAL, measured on 26.7.3): both derive the same id, from the user
+// and that time, so that it is one event.
+func userEventID(d adapter.Decoded, change adapter.UserPayload) uuid.UUID {
+	if c, ok := change.(*adapter.UserApiCredentialsChanged); ok && c.Action == actionPasswordUpdated {
+		ref := change.User()
+		stream := adapter.UserStream(ref.Realm, ref.UserID).AggregateID()
+		return eventstore.DerivedID(stream, d.OccurredAt, consumer+".password/"+d.OccurredAt.UTC().Format(time.RFC3339Nano), 0)
+	}
+	return eventstore.DerivedID(d.ID, d.OccurredAt, consumer, 0)
+}
+
+func (i *Interpreter) meta(d adapter.Decoded, correlation, causation uuid.UUID) adapter.Metadata {
+	return adapter.Metadata{
+		Interpreter: Version, CorrelationID: correlation, CausationID: &causation,
+		Actor: d.Meta.Actor, Source: d.Meta.Source, Traceparent: d.Meta.Traceparent,
+	}
+}
+
+// append writes derived events. An id that is used already with other content means
+// that another process derived it first, from another belief: its reading stands.
+func (i *Interpreter) append(ctx context.Context, appends ...eventstore.StreamAppend) error {
+	_, err := i.Store.Append(ctx, appends...)
+	if errors.Is(err, eventstore.ErrEventIDReused) {
+		i.Logger.DebugContext(ctx, "delivery was interpreted already", "stream", appends[0].Stream.String())
+		return nil
+	}
+	return err
+}
