@@ -287,10 +287,14 @@ func (l *loader) readSecretFiles() {
 			continue
 		}
 		delete(l.given, s.Path)
-		value, p := l.secretFile(g.value)
+		value, found, p := l.secretFile(g.value)
 		if p != nil {
 			l.bad[s.FileOf] = true
-			l.fault(Fault{Path: s.Path, Source: g.from, Value: g.value, Problem: p.says, Try: p.try})
+			f := Fault{Path: s.Path, Source: g.from, Problem: p.says, Try: p.try}
+			if found {
+				f.Value = g.value
+			}
+			l.fault(f)
 			continue
 		}
 		l.given[s.FileOf] = given{value: value, from: g.from + " (" + g.value + ")", layer: g.layer}
@@ -298,20 +302,21 @@ func (l *loader) readSecretFiles() {
 }
 
 // secretFile reads a file with one value. Editors end a file with a line break,
-// which is no part of the value.
-func (l *loader) secretFile(name string) (string, *problem) {
+// which is no part of the value. A name is fit to be shown only where found is
+// true: otherwise it may be the secret itself, given in the wrong place.
+func (l *loader) secretFile(name string) (value string, found bool, p *problem) {
 	content, err := l.readFile(name)
 	if err != nil {
-		return "", unreadable(err)
+		return "", errors.Is(err, fs.ErrPermission), unreadable(err)
 	}
-	value := strings.TrimRight(string(content), "\r\n")
+	value = strings.TrimRight(string(content), "\r\n")
 	switch {
 	case strings.TrimSpace(value) == "":
-		return "", &problem{"names an empty file", "write the secret into it"}
+		return "", true, &problem{"names an empty file", "write the secret into it"}
 	case strings.ContainsAny(value, "\r\n"):
-		return "", &problem{"names a file of several lines", "keep nothing but the secret in it, on one line"}
+		return "", true, &problem{"names a file of several lines", "keep nothing but the secret in it, on one line"}
 	}
-	return value, nil
+	return value, true, nil
 }
 
 func unreadable(err error) *problem {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -68,11 +69,20 @@ type problem struct {
 func closest(name string, known []string) (string, bool) {
 	best, distance := "", 1+max(1, len(name)/3)
 	for _, k := range known {
-		if d := editDistance(fold(name), fold(k)); d < distance {
+		d := editDistance(fold(name), fold(k))
+		if d == 2 && swapped(fold(name), fold(k)) {
+			d = 1
+		}
+		if d < distance {
 			best, distance = k, d
 		}
 	}
 	return best, best != ""
+}
+
+// swapped reports whether a and b are the same letters in another order.
+func swapped(a, b string) bool {
+	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
 }
 
 // fold makes logFormat, log-format and LOG_FORMAT one name.

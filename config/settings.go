@@ -229,7 +229,7 @@ func setURL(into *string, value, example string) *problem {
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return &problem{"is not an http or https URL", example}
-	case u.User != nil:
+	case u.User != nil || strings.Contains(value, "@"): // also one that a bare / cut in two
 		return &problem{"has a user name or password in it", "leave them out: " + example}
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(value, "#"):
 		return &problem{"has a query or fragment", "leave it out: " + example}

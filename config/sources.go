@@ -81,6 +81,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 	s := Source{Name: name, Dialect: DialectAuto, Auth: AuthHMACSHA256, origin: at(w.name, n.Line)}
 	faults := len(w.faults)
 	var secret, secretFile string
+	var found bool // the file of secret_file
 	var secretNode *yaml.Node
 	w.members(n, path, sourceKeys, func(key string, value *yaml.Node) {
 		full := path + "." + key
@@ -114,7 +115,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 		case "secret_file":
 			secretFile, secretNode = text, value
 			var content string
-			if content, p = w.secretFile(text); p == nil {
+			if content, found, p = w.secretFile(text); p == nil {
 				p = checkSecret(content, 2)
 				s.Secret = NewSecret(content)
 				s.secretOrigin = at(w.name, value.Line) + " (" + text + ")"
@@ -126,7 +127,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 		}
 		if p != nil {
 			f := Fault{Path: full, Source: at(w.name, value.Line), Value: withoutCredentials(text), Problem: p.says, Try: p.try}
-			if key == "secret" {
+			if key == "secret" || key == "secret_file" && !found {
 				f.Value = ""
 			}
 			w.fault(f)
@@ -147,7 +148,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 		w.faultAt(secretNode, path+".secret", "is given twice, by value and by file", "keep secret_file")
 	case s.Auth == AuthNone && hasSecret:
 		w.faultAt(secretNode, path+".secret", "has no use with auth: none", "remove it, or say auth: hmac-sha256")
-	case strings.HasPrefix(string(s.Auth), "hmac-") && !hasSecret && name != builtIn:
+	case strings.HasPrefix(string(s.Auth), "hmac-") && !hasSecret && name != builtIn && len(w.faults) == faults:
 		w.faultAt(n, path+".secret", "is missing", "set secret_file, or say auth: none to take unsigned events from loopback")
 	}
 	if len(w.faults) > faults {

@@ -58,7 +58,9 @@ func parseStoreURL(text string) (StoreURL, *problem) {
 		return StoreURL{Kind: SQLite, Path: path, full: NewSecret("sqlite:" + path)}, nil
 	case "postgres", "postgresql":
 		u, err := url.Parse(text)
-		if err != nil || !strings.HasPrefix(rest, "//") || u.Fragment != "" {
+		// An @ behind the host is the end of a password with a bare / or ?, which
+		// cuts it in two and would show its second half.
+		if err != nil || !strings.HasPrefix(rest, "//") || strings.Contains(text, "#") || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
 			return StoreURL{}, &problem{"is not a PostgreSQL URL", "postgres://user@host:5432/database; percent-encode special characters of the password, such as %40 for @"}
 		}
 		return StoreURL{Kind: Postgres, full: NewSecret(text)}, nil
@@ -101,7 +103,8 @@ func (u StoreURL) MarshalYAML() (any, error) { return u.String(), nil }
 func (u StoreURL) LogValue() slog.Value { return slog.StringValue(u.String()) }
 
 var (
-	userInfo     = regexp.MustCompile(`//.*@`)
+	userInfo     = regexp.MustCompile(`(?s)//.*@`)
+	noPort       = regexp.MustCompile(`(?s)(//[^:/?#]*):\d*[^\d/?#].*`)
 	secretParam  = regexp.MustCompile(`(?is)(password|passwd|pwd|secret|token)\s*=.*`)
 	longestShown = 200
 )
@@ -110,6 +113,7 @@ var (
 // parsed, so this hides too much rather than too little.
 func withoutCredentials(value string) string {
 	value = userInfo.ReplaceAllString(value, "//"+redacted+"@")
+	value = noPort.ReplaceAllString(value, "$1:"+redacted)
 	value = secretParam.ReplaceAllString(value, "$1="+redacted)
 	if runes := []rune(value); len(runes) > longestShown {
 		value = string(runes[:longestShown]) + "…"
