@@ -210,7 +210,7 @@ func userEventID(d adapter.Decoded, change adapter.UserPayload) uuid.UUID {
 func (i *Interpreter) meta(d adapter.Decoded, correlation, causation uuid.UUID) adapter.Metadata {
 	return adapter.Metadata{
 		Interpreter: Version, CorrelationID: correlation, CausationID: &causation,
-		Actor: d.Meta.Actor, Source: d.Meta.Source, Traceparent: d.Meta.Traceparent,
+		Actor: d.Meta.Actor, Reason: d.Meta.Reason, Source: d.Meta.Source, Traceparent: d.Meta.Traceparent,
 	}
 }
 

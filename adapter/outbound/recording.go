@@ -1,0 +1,203 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak/admin"
+)
+
+// Transport records every wire attempt of a command's call. It sits inside the
+// retries, on top of the transport that puts a request on the wire once, and lets
+// requests pass that belong to no call: polls, scans and tokens.
+type Transport struct {
+	Next http.RoundTripper
+	// Clock is when an attempt starts and how long it takes.
+	Clock func() time.Time
+}
+
+// CloseIdleConnections closes those of the transport below.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.Next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// RoundTrip sends the request. A repetition goes out only once the attempt before it
+// is durable; where the store refuses that, nothing is sent.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	rec, ok := req.Context().Value(recordingKey{}).(*recording)
+	if !ok || admin.IsTokenRequest(req.Context()) {
+		return t.Next.RoundTrip(req)
+	}
+	if err := rec.beforeAttempt(req.Context()); err != nil {
+		return nil, err
+	}
+	started := t.Clock()
+	resp, err := t.Next.RoundTrip(req)
+	rec.attempted(attemptOf(started, t.Clock().Sub(started), resp, err))
+	return resp, err
+}
+
+func attemptOf(started time.Time, took time.Duration, resp *http.Response, err error) adapter.Attempt {
+	a := adapter.Attempt{StartedAt: started, DurationMS: milliseconds(took), Sent: true}
+	var failure *admin.TransportError
+	switch {
+	case errors.As(err, &failure):
+		a.Sent = failure.Sent
+		a.Kind = string(failure.Kind)
+		a.Error = transportWords(failure)
+	case err != nil:
+		a.Kind = "error"
+		a.Error = err.Error()
+	default:
+		a.StatusCode = resp.StatusCode
+		if resp.StatusCode >= http.StatusMultipleChoices {
+			a.Kind = "http_status"
+			a.Error = fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+		}
+	}
+	return a
+}
+
+// transportWords says in one line why no answer came.
+func transportWords(f *admin.TransportError) string {
+	switch f.Kind {
+	case admin.KindRefused:
+		return "connection refused"
+	case admin.KindTimeout:
+		if f.Sent {
+			return "no answer in time"
+		}
+		return "no connection in time"
+	case admin.KindReset:
+		return "connection lost before the answer came"
+	case admin.KindDNS:
+		return "host name not found"
+	case admin.KindTLS:
+		return "TLS handshake failed"
+	case admin.KindCanceled:
+		return "stopped before the answer came"
+	default:
+		return string(f.Kind)
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+type recordingKey struct{}
+
+func withRecording(ctx context.Context, r *recording) context.Context {
+	return context.WithValue(ctx, recordingKey{}, r)
+}
+
+// recording is one call under way: the events that it has appended and those that
+// are to go out with the next commit.
+type recording struct {
+	commands *Commands
+	command  string
+	realm    string
+	method   string
+	callID   uuid.UUID
+	stream   eventstore.StreamID
+	meta     adapter.Metadata
+	started  time.Time
+
+	mu      sync.Mutex
+	version eventstore.Version
+	// reading is true while the precondition is read: attempts then belong to it.
+	reading bool
+	reads   []adapter.Attempt
+	// attempts are the write's, and pending the events not yet durable.
+	attempts []adapter.Attempt
+	pending  []eventstore.NewEvent
+	// last is the newest event of the call, the cause of the next.
+	last uuid.UUID
+	// proved is true once Keycloak's own event has shown that the call was done.
+	proved bool
+}
+
+func (r *recording) beforeAttempt(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// The intent is durable already; a precondition read goes with the next commit.
+	if r.reading || len(r.attempts) == 0 {
+		return nil
+	}
+	return r.flush(ctx, nil)
+}
+
+func (r *recording) attempted(a adapter.Attempt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reading {
+		a.Attempt = len(r.reads) + 1
+		r.reads = append(r.reads, a)
+		return
+	}
+	a.Attempt = len(r.attempts) + 1
+	r.attempts = append(r.attempts, a)
+	r.add(&adapter.ApiCallAttempted{CallID: r.callID, Attempt: a}, a.StartedAt)
+}
+
+// add queues an event for the next commit. Encoding a payload of ours fails only if
+// the seal does; the fault then stands in the place of the event's commit.
+func (r *recording) add(p adapter.Payload, at time.Time) uuid.UUID {
+	meta := r.meta
+	cause := r.last
+	meta.CausationID = &cause
+	e, err := r.commands.Codec.Encode(context.Background(), adapter.Draft{Payload: p, OccurredAt: at, Meta: meta})
+	if err != nil {
+		r.commands.Logger.Error("call event lost", "call_id", r.callID, "event_type", p.EventType(), "error", err)
+		return r.last
+	}
+	r.pending = append(r.pending, e)
+	r.last = e.ID
+	return e.ID
+}
+
+// flush commits what is pending, with the appends to other streams that belong to
+// it. An echo may have been recorded on the call's stream meanwhile; that is the one
+// event that others write there while a call is open.
+func (r *recording) flush(ctx context.Context, others []eventstore.StreamAppend) error {
+	for {
+		appends := append([]eventstore.StreamAppend{{
+			Stream: r.stream, Expected: eventstore.ExpectVersion(r.version), Events: r.pending,
+		}}, others...)
+		_, err := r.commands.Store.Append(ctx, appends...)
+		if err == nil {
+			r.version += eventstore.Version(len(r.pending))
+			r.pending = nil
+			return nil
+		}
+		var conflict *eventstore.ConflictError
+		if !errors.As(err, &conflict) || conflict.Stream != r.stream {
+			return fmt.Errorf("recording call %s: %w", r.callID, err)
+		}
+		if err := r.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp reads what others have appended to the call's stream.
+func (r *recording) catchUp(ctx context.Context) error {
+	for e, err := range r.commands.Store.ReadStream(ctx, r.stream, eventstore.StreamQuery{After: r.version}) {
+		if err != nil {
+			return fmt.Errorf("reading call %s again: %w", r.callID, err)
+		}
+		r.version = e.Version
+		if e.Type == adapter.TypeApiCallEchoed {
+			r.proved = true
+		}
+	}
+	return nil
+}
