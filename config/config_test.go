@@ -400,7 +400,11 @@ func TestNoSecretLeaks(t *testing.T) {
 	type hiding struct{ secret config.Secret } // unexported: fmt asks no method
 	holders := []any{
 		c, *c, c.Webhook, &c.Webhook, c.Webhook.Secret, &c.Webhook.Secret, c.Store, c.Store.URL, &c.Store.URL, c.Sources,
-		hiding{c.API.Token}, &hiding{c.API.Token}, []config.Secret{c.API.Token}, map[string]config.Secret{"a": c.API.Token}, map[config.Secret]int{c.API.Token: 1},
+		hiding{c.API.Token},
+		&hiding{c.API.Token},
+		[]config.Secret{c.API.Token},
+		map[string]config.Secret{"a": c.API.Token},
+		map[config.Secret]int{c.API.Token: 1},
 	}
 	for _, holder := range holders {
 		var outs []string

@@ -118,7 +118,7 @@ func (g *Group) Run(ctx context.Context) error {
 	for i := started - 1; i >= 0; i-- {
 		p := g.parts[i]
 		g.log.Debug("stopping", "worker", p.name)
-		if err := g.stop(p); err != nil && first == nil {
+		if err := g.stop(ctx, p); err != nil && first == nil {
 			first = err
 		} else if err != nil && !errors.Is(first, err) {
 			g.log.Error("worker stopped with an error", "worker", p.name, "error", err)
@@ -127,8 +127,9 @@ func (g *Group) Run(ctx context.Context) error {
 	return first
 }
 
-// stop ends one worker, softly and then hard.
-func (g *Group) stop(p *part) error {
+// stop ends one worker, softly and then hard. A hard stop of the group that this
+// group is in only hurries it, so that the order is kept.
+func (g *Group) stop(ctx context.Context, p *part) error {
 	defer p.hard() // frees both contexts
 	p.soft()
 	select {
@@ -137,6 +138,7 @@ func (g *Group) stop(p *part) error {
 	case <-time.After(g.timeout):
 		g.log.Warn("worker needs too long to stop", "worker", p.name, "timeout", g.timeout)
 	case <-g.hurry:
+	case <-Hard(ctx).Done():
 	}
 	p.hard()
 	select {
@@ -159,7 +161,7 @@ type part struct {
 // start runs the worker, and calls failed when it ends before it was stopped.
 func (p *part) start(ctx context.Context, log *slog.Logger, failed context.CancelCauseFunc) {
 	var hard, soft context.Context
-	hard, p.hard = context.WithCancel(Hard(ctx))
+	hard, p.hard = context.WithCancel(context.WithoutCancel(ctx))
 	soft, p.soft = context.WithCancel(context.WithValue(hard, hardKey{}, hard))
 	p.done = make(chan struct{})
 	go func() {

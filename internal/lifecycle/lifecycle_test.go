@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -22,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const timeout = 10 * time.Second
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // journal notes what happened, in order.
 type journal struct {
@@ -124,7 +123,7 @@ func TestFirstErrorStopsTheRest(t *testing.T) {
 		g.Add("last", newWorker(j, "last"))
 		broken := errors.New("disk full")
 		g.Add("committer", lifecycle.Func(func(context.Context) error {
-			time.Sleep(time.Second)
+			<-time.After(time.Second) // of the bubble's clock
 			return broken
 		}))
 		g.Add("late", lifecycle.Func(func(ctx context.Context) error {
@@ -219,7 +218,7 @@ func TestHurry(t *testing.T) {
 		require.NoError(t, g.Ready(t.Context()))
 		begin := time.Now()
 		cancel()
-		time.Sleep(time.Second)
+		<-time.After(time.Second) // of the bubble's clock
 		g.Hurry()
 		g.Hurry()
 		require.NoError(t, <-done)

@@ -204,7 +204,7 @@ func TestRefuses(t *testing.T) {
 			A string `seal:"Pro file"`
 		}{}, "names no group"},
 		"odd member name": {struct {
-			A string `json:"a'b" seal:"profile"`
+			A string `json:"a/b" seal:"profile"`
 		}{}, "may hold letters"},
 		"two groups": {struct {
 			subject

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -178,7 +177,7 @@ keytrail_projection_lag_events{projection="users"} 3
 	_, err = telemetry.NewMetrics(reg, telemetry.Names{})
 	require.ErrorContains(t, err, "registering metrics")
 	var already prometheus.AlreadyRegisteredError
-	require.True(t, errors.As(err, &already))
+	require.ErrorAs(t, err, &already)
 
 	_, err = telemetry.NewMetrics(prometheus.NewRegistry(), telemetry.Names{})
 	require.NoError(t, err, "no globals")
