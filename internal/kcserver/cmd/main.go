@@ -76,7 +76,6 @@ func run(ctx context.Context, opts options) (err error) {
 	}
 	select {
 	case <-ctx.Done():
-		fmt.Fprintln(opts.out, "stopping Keycloak …")
 		return nil
 	case <-server.Done():
 		return errors.New("Keycloak ended by itself; -verbose shows its log")
