@@ -193,7 +193,8 @@ func (s *Server) grant(realm *Realm, r *http.Request, form url.Values) reply {
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Account disabled")
 	}
 	if len(user.RequiredActions) > 0 {
-		e.err = "resolve_required_actions"
+		e.err, e.userID, e.username = "resolve_required_actions", "", "" // measured: without the user's id
+		e.details["reason"] = "Account is not fully set up"
 		s.emitUserEvent(realm, e)
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Account is not fully set up")
 	}

@@ -143,10 +143,16 @@ func (e *adminEvent) pushed() pushedEvent {
 	return p
 }
 
+// pulled has the session only of people: that of a service account is transient.
 func (e *userEvent) pulled() pulledUserEvent {
-	return pulledUserEvent{
-		ID: e.id, Time: e.time, Type: e.typ, RealmID: e.realmID, ClientID: e.clientID, UserID: e.userID, IPAddress: e.ip, Error: e.err, Details: e.details,
+	p := pulledUserEvent{
+		ID: e.id, Time: e.time, Type: e.typ, RealmID: e.realmID, ClientID: e.clientID, UserID: e.userID, SessionID: e.sessionID,
+		IPAddress: e.ip, Error: e.err, Details: e.details,
 	}
+	if e.typ == "CLIENT_LOGIN" {
+		p.SessionID = ""
+	}
+	return p
 }
 
 func (e *userEvent) pushed() pushedEvent {
@@ -173,7 +179,7 @@ func (c *call) emit(e adminEvent) {
 			e.subjectName = u.Username
 		}
 	}
-	if r.adminEventsOn && !c.s.storeOff {
+	if c.saves && !c.s.storeOff {
 		if !r.detailsOn {
 			stored := e
 			stored.representation = nil
@@ -182,8 +188,13 @@ func (c *call) emit(e adminEvent) {
 			r.adminEvents = append(r.adminEvents, &e)
 		}
 	}
-	c.s.send(r, e.id, e.pushed())
+	if c.tells {
+		c.s.send(r, e.id, e.pushed())
+	}
 }
+
+// tells says whether the realm has the listener that sends webhooks.
+func (r *Realm) tells() bool { return slices.Contains(r.listeners, webhookListener) }
 
 // emitUserEvent saves and sends a user event.
 func (s *Server) emitUserEvent(r *Realm, e userEvent) {
@@ -195,7 +206,9 @@ func (s *Server) emitUserEvent(r *Realm, e userEvent) {
 	if r.userEventsOn && !s.storeOff && slices.Contains(r.savedTypes(), e.typ) {
 		r.userEvents = append(r.userEvents, &e)
 	}
-	s.send(r, e.id, e.pushed())
+	if r.tells() {
+		s.send(r, e.id, e.pushed())
+	}
 }
 
 func (r *Realm) savedTypes() []string {
@@ -205,7 +218,7 @@ func (r *Realm) savedTypes() []string {
 	return savedByDefault
 }
 
-// eventTypes are the user events that Keycloak saves unless told otherwise; each has
+// savedByDefault are the user events that Keycloak saves unless told otherwise; each has
 // an _ERROR beside it.
 var savedByDefault = withErrors(
 	"LOGIN", "REGISTER", "LOGOUT", "CODE_TO_TOKEN", "CLIENT_LOGIN", "FEDERATED_IDENTITY_LINK", "REMOVE_FEDERATED_IDENTITY",
@@ -217,6 +230,13 @@ var savedByDefault = withErrors(
 	"OAUTH2_DEVICE_AUTH", "OAUTH2_DEVICE_VERIFY_USER_CODE", "OAUTH2_DEVICE_CODE_TO_TOKEN", "AUTHREQID_TO_TOKEN",
 	"PERMISSION_TOKEN", "DELETE_ACCOUNT", "USER_DISABLED_BY_PERMANENT_LOCKOUT", "USER_DISABLED_BY_TEMPORARY_LOCKOUT",
 	"OAUTH2_EXTENSION_GRANT", "FEDERATED_IDENTITY_OVERRIDE_LINK", "UPDATE_CREDENTIAL", "REMOVE_CREDENTIAL", "INVITE_ORG",
+)
+
+// notSavedByDefault are the others.
+var notSavedByDefault = withErrors(
+	"REFRESH_TOKEN", "VALIDATE_ACCESS_TOKEN", "INTROSPECT_TOKEN", "INVALID_SIGNATURE", "REGISTER_NODE", "UNREGISTER_NODE",
+	"USER_INFO_REQUEST", "IDENTITY_PROVIDER_LOGIN", "IDENTITY_PROVIDER_RESPONSE", "IDENTITY_PROVIDER_RETRIEVE_TOKEN",
+	"CLIENT_INFO", "PUSHED_AUTHORIZATION_REQUEST",
 )
 
 func withErrors(types ...string) []string {
@@ -364,6 +384,9 @@ func (c *call) listUserEvents() reply {
 	}
 	query := c.URL.Query()
 	types := query["type"]
+	if anyUnknown(types, slices.Concat(savedByDefault, notSavedByDefault)) {
+		return serverError()
+	}
 	events := selectEvents(c.realm.userEvents, q, func(e *userEvent) int64 { return e.time }, func(e *userEvent) bool {
 		return oneOf(types, e.typ) && equalOrEmpty(query.Get("client"), e.clientID) &&
 			equalOrEmpty(query.Get("user"), e.userID) && equalOrEmpty(query.Get("ipAddress"), e.ip)

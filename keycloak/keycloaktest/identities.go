@@ -54,7 +54,18 @@ func (c *call) createIdentityProvider() reply {
 }
 
 func (c *call) listLinks(u *User) reply {
-	return ok(append([]FederatedIdentity{}, u.FederatedIdentities...))
+	return ok(append([]FederatedIdentity{}, c.realm.shownLinks(u)...))
+}
+
+// shownLinks leaves out links to providers that do not exist.
+func (r *Realm) shownLinks(u *User) []FederatedIdentity {
+	var list []FederatedIdentity
+	for _, link := range u.FederatedIdentities {
+		if slices.ContainsFunc(r.idps, func(p *identityProvider) bool { return p.Alias == link.IdentityProvider }) {
+			list = append(list, link)
+		}
+	}
+	return list
 }
 
 // addLink does not ask whether the provider exists. Its event is a USER CREATE, and

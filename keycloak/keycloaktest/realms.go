@@ -201,6 +201,7 @@ type realmRep struct {
 	ID                        string            `json:"id,omitempty"`
 	Realm                     string            `json:"realm"`
 	DisplayName               string            `json:"displayName,omitempty"`
+	RegistrationEmail         *bool             `json:"registrationEmailAsUsername,omitempty"`
 	AccessTokenLifespan       int               `json:"accessTokenLifespan,omitempty"`
 	Enabled                   *bool             `json:"enabled,omitempty"`
 	EditUsernameAllowed       *bool             `json:"editUsernameAllowed,omitempty"`
@@ -242,7 +243,13 @@ func (c *call) listRealms() reply {
 }
 
 // getRealm shows the realm's UUID only to who may view the realm.
-func (c *call) getRealm() reply { return ok(c.realm.rep(c.may("view-realm", "manage-realm"))) }
+func (c *call) getRealm() reply {
+	rep := c.realm.rep(c.may("view-realm", "manage-realm"))
+	if c.mayViewUsers() {
+		rep.RegistrationEmail = new(bool)
+	}
+	return ok(rep)
+}
 
 func (c *call) createRealm() reply {
 	var in realmInput
@@ -363,15 +370,15 @@ func (c *call) putEventsConfig() reply {
 			}
 		}
 	}
-	// Whether this event is saved and told is decided by the configuration before it:
-	// removing the listener is still pushed.
-	c.emit(adminEvent{op: opUpdate, resource: "REALM", path: "events/config", representation: compact(c.body)})
 	r.userEventsOn = in.EventsEnabled
 	r.eventsExpiration = value(in.EventsExpiration)
 	set(&r.listeners, in.EventsListeners)
 	set(&r.enabledTypes, in.EnabledEventTypes)
 	set(&r.adminEventsOn, in.AdminEventsEnabled)
 	set(&r.detailsOn, in.AdminEventsDetailsEnabled)
+	// This call alone counts the configuration after it as well as the one before it.
+	c.saves, c.tells = c.saves || r.adminEventsOn, c.tells || r.tells()
+	c.emit(adminEvent{op: opUpdate, resource: "REALM", path: "events/config", representation: compact(c.body)})
 	return noContent()
 }
 

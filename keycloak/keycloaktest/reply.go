@@ -51,13 +51,13 @@ type oauthError struct {
 	Description string `json:"error_description,omitempty"`
 }
 
-func (r reply) write(w http.ResponseWriter, fault activeFault) {
+func (r reply) write(w http.ResponseWriter, method string, fault activeFault) {
 	body := r.raw
 	if body == nil && r.body != nil {
 		body = encode(r.body)
-		w.Header().Set("Content-Type", "application/json;charset=UTF-8")
-		if r.status >= http.StatusBadRequest {
-			w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", "application/json")
+		if r.status == http.StatusOK && method == http.MethodGet {
+			w.Header().Set("Content-Type", "application/json;charset=UTF-8")
 		}
 	}
 	for name, values := range r.header {

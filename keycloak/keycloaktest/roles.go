@@ -187,7 +187,7 @@ func (c *call) deleteRole(in roleContainer) reply {
 	}
 	c.emit(adminEvent{
 		op: opDelete, resource: in.resource, path: in.path + role.name,
-		representation: encode(roleRep{ID: role.id, Name: role.name, Description: nonEmpty(role.description)}),
+		representation: encode(roleRep{ID: role.id, Name: role.name}), // without its description
 	})
 	return noContent()
 }

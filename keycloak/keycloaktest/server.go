@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"sync"
@@ -155,6 +156,9 @@ type call struct {
 	realm  *Realm
 	caller *caller
 	body   []byte
+	// saves and tells say what happens to the call's events. Keycloak asks the realm
+	// when the call begins, so that the call that removes the listener is still told.
+	saves, tells bool
 }
 
 // ServeHTTP answers one request: it is logged and counted first, so that a request
@@ -192,7 +196,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.log.answered(entry, answer.status)
 	s.logger.Debug("request", "method", r.Method, "path", r.URL.Path, "status", answer.status)
-	answer.write(w, fault)
+	answer.write(w, r.Method, fault)
 }
 
 // answer routes a request. The mux's own 404 and 405 are put into Keycloak's words.
@@ -251,8 +255,20 @@ func (s *Server) handle(pattern string, access access, handler func(*call) reply
 			rec.reply = forbidden()
 			return
 		}
+		if c.realm != nil {
+			c.saves, c.tells = c.realm.adminEventsOn, c.realm.tells()
+		}
+		if len(c.body) > 0 && !isJSON(r) {
+			rec.reply = fail(http.StatusUnsupportedMediaType, "The content-type header value did not match the value in @Consumes")
+			return
+		}
 		rec.reply = handler(c)
 	})
+}
+
+func isJSON(r *http.Request) bool {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && media == "application/json"
 }
 
 func (s *Server) realm(name string) *Realm {

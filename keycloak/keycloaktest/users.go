@@ -382,9 +382,7 @@ func (r *Realm) sortedUsers() []*User {
 
 func (c *call) getUser(u *User) reply {
 	rep := c.describe(u, false, c.oneAccess())
-	if len(u.FederatedIdentities) > 0 {
-		rep.FederatedIdentities = u.FederatedIdentities
-	}
+	rep.FederatedIdentities = c.realm.shownLinks(u)
 	if u.ServiceAccountClientID != "" {
 		id := c.realm.client(u.ServiceAccountClientID)
 		if id != nil {

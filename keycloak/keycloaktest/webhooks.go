@@ -70,9 +70,6 @@ func Sign(secret string, body []byte) string {
 // send hands an event to the senders, once per webhook and each time with a uid of
 // its own.
 func (s *Server) send(r *Realm, eventID string, event pushedEvent) {
-	if !slices.Contains(r.listeners, webhookListener) {
-		return
-	}
 	for _, w := range r.webhooks {
 		if !w.enabled || !w.wants(event.Type) {
 			continue
