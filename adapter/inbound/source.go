@@ -3,6 +3,7 @@ package inbound
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/keytrail/keytrail/keycloak/webhook"
 )
@@ -20,7 +21,8 @@ type Source struct {
 	Algorithm webhook.Algorithm
 	Secrets   []string
 	// Include, where not empty, names the only event types that are recorded; Exclude
-	// those that are not. Types are as p2 writes them: admin.USER-CREATE, access.LOGIN.
+	// those that are not. Types are as p2 writes them, admin.USER-CREATE or
+	// access.LOGIN; one that ends in * stands for all that begin so.
 	Include []string
 	Exclude []string
 }
@@ -49,11 +51,18 @@ func (s *Source) Filter(batch []webhook.Delivery) []webhook.Delivery {
 	}
 	return slices.DeleteFunc(slices.Clone(batch), func(d webhook.Delivery) bool {
 		name := TypeName(d)
-		if slices.Contains(s.Exclude, name) {
+		if slices.ContainsFunc(s.Exclude, covers(name)) {
 			return true
 		}
-		return len(s.Include) > 0 && !slices.Contains(s.Include, name)
+		return len(s.Include) > 0 && !slices.ContainsFunc(s.Include, covers(name))
 	})
+}
+
+func covers(name string) func(pattern string) bool {
+	return func(pattern string) bool {
+		prefix, open := strings.CutSuffix(pattern, "*")
+		return pattern == name || (open && strings.HasPrefix(name, prefix))
+	}
 }
 
 // TypeName is an event's type as p2 writes it: admin.RESOURCE-OPERATION or

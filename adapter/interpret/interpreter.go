@@ -51,6 +51,9 @@ func (*Interpreter) Types() []string {
 	return []string{adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived}
 }
 
+// Category is the streams' that it reads.
+func (*Interpreter) Category() string { return adapter.CategoryDelivery }
+
 // Handle interprets a batch of deliveries in order. A delivery that cannot be
 // interpreted is parked with its reason and does not hold up the others; an error
 // means that the store could not be used, and the batch may be handled again.
