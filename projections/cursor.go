@@ -1,0 +1,37 @@
+package projections
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+
+	"github.com/keytrail/keytrail/adapter"
+)
+
+// Cursor makes a page's cursor from the key of its last row. Callers of the API must
+// not look inside.
+func Cursor(parts ...string) string {
+	b, _ := json.Marshal(parts) // texts always encode
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// ReadCursor reads the parts of a cursor. One that Cursor did not make from as many is
+// CodeInvalidRequest.
+func ReadCursor(cursor string, parts ...*string) error {
+	var read []string
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err == nil {
+		err = json.Unmarshal(b, &read)
+	}
+	if err == nil && len(read) != len(parts) {
+		err = fmt.Errorf("it has %d parts, not %d", len(read), len(parts))
+	}
+	if err != nil {
+		return adapter.Errorf(adapter.CodeInvalidRequest, "the cursor is not one that this program gave: %w", err).
+			WithTry("leave the cursor out to start from the first page")
+	}
+	for i, part := range parts {
+		*part = read[i]
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+// Package projections keeps read models up to date with the event log.
+//
+// A Projection folds events into tables of its own; its rows and its checkpoint
+// commit in one transaction. The checkpoint is a compare-and-set on what the fold
+// started from, so any number of processes may run the same projection: of two that
+// fold the same events one commits, the other rolls back, reads the checkpoint again
+// and goes on from there. Nothing is folded twice and nothing is left out, whatever
+// crashes.
+//
+// A Consumer (a process manager, such as the interpreter of deliveries) has effects
+// outside its tables: it appends events. Its checkpoint is written after its effects,
+// so they may be repeated after a crash and have to be idempotent.
+//
+// # Invariant
+//
+// The rows of a projection whose checkpoint is p are the fold of exactly the events
+// at or below p. Incremental folding and a rebuild therefore give the same rows.
+//
+// # Rebuild
+//
+// A rebuild folds the whole log into shadow tables (the table's name and a suffix)
+// with a checkpoint of their own, while the live tables are read and kept current.
+// Once the shadow has caught up it takes the live tables' names, and its checkpoint
+// the live one's place, in one transaction. A rebuild that was interrupted goes on
+// where it stopped when the program changed a projection's Version, and starts over
+// when a person asks for it.
+//
+// # Failure
+//
+// An error stops its projection where it is: it is shown in the status with the event
+// that caused it, tried again with growing pauses, and never skipped. The others go
+// on.
+package projections

@@ -1,0 +1,98 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"regexp"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// Projection folds events into tables. Its methods are called from several goroutines
+// at once, for the live tables and for shadow tables, so it keeps no state between
+// calls.
+type Projection interface {
+	// Name identifies the projection for ever: lower case letters and underscores.
+	Name() string
+	// Version is the version of the tables' shape and of the fold, 1 or more. A
+	// database that holds another one is rebuilt.
+	Version() int
+	// Types are the events that it consumes, by name.
+	Types() []string
+	// Tables are the base names of its tables.
+	Tables() []string
+	// Schema is the DDL that creates its tables and indexes, under the names that t
+	// gives them.
+	Schema(d Dialect, t Tables) []string
+	// Fold works out what a batch changes and returns how to write it. No transaction
+	// is open while it runs: it may read its own rows (they are at the position before
+	// the batch) and the event store. Afterwards the rows must be the fold of all
+	// events at or below b.UpTo, and nothing above.
+	Fold(ctx context.Context, b Batch) (Write, error)
+}
+
+// Write puts rows into the tables. It is called in the transaction that also moves
+// the checkpoint, and is not called at all, or rolled back, where another process was
+// faster. It must only write, and use tx alone.
+type Write func(ctx context.Context, tx *sql.Tx) error
+
+// Batch is a stretch of the log.
+type Batch struct {
+	// Events are the projection's events of the stretch in the order of positions. It
+	// is not empty.
+	Events []adapter.Decoded
+	// UpTo is the position to which the stretch reaches; it may be above the last event.
+	UpTo eventstore.Position
+	// Tables names the tables to read and write.
+	Tables Tables
+	DB     DB
+}
+
+// Tables names a projection's tables: the live ones, or those of a rebuild.
+type Tables struct {
+	suffix, build string
+}
+
+// Live are the tables that queries read.
+func Live() Tables { return Tables{} }
+
+// Name is the name of the table with this base name.
+func (t Tables) Name(base string) string { return base + t.suffix }
+
+// Index is a name for an index: unique per build, because an index keeps its name
+// when its table takes the live one's.
+func (t Tables) Index(base string) string { return base + "_" + t.build }
+
+// Consumer is a process manager: it answers events with effects, which are idempotent
+// appends to the event store.
+type Consumer interface {
+	// Name identifies the consumer for ever: lower case letters and underscores.
+	Name() string
+	// Types and Category say which events it consumes; either may be empty, which
+	// means any.
+	Types() []string
+	Category() string
+	// Handle handles events in the order of positions. It may be called again with the
+	// same events, also by another process at the same time.
+	Handle(ctx context.Context, events []adapter.Decoded) error
+}
+
+// EventError is an event that a projection or consumer cannot get past.
+type EventError struct {
+	EventID  uuid.UUID
+	Type     string
+	Position eventstore.Position
+	Err      error
+}
+
+func (e *EventError) Error() string {
+	return fmt.Sprintf("event %s (%s) at position %d: %v", e.EventID, e.Type, e.Position, e.Err)
+}
+
+func (e *EventError) Unwrap() error { return e.Err }
+
+var validName = regexp.MustCompile(`^[a-z][a-z_]{0,40}$`)

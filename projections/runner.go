@@ -1,0 +1,350 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// runner moves one projection or consumer along the log.
+type runner struct {
+	engine   *Engine
+	name     string
+	version  int
+	types    []string
+	category string
+	// One of the two is set.
+	projection Projection
+	consumer   Consumer
+
+	// stepping lets one goroutine of this process at a time move the live checkpoint:
+	// others would only lose the race for it.
+	stepping lock
+	// limit is the most events of the next batch: 1 after a failure, so that the event
+	// at fault is found, then growing again. Guarded by stepping.
+	limit int
+	// rebuilding lets one goroutine of this process at a time rebuild.
+	rebuilding lock
+	// announced is whether the database knows that this runs here. Only run uses it.
+	announced bool
+
+	mu       sync.Mutex
+	position eventstore.Position
+	head     eventstore.Position
+	active   bool
+	state    State
+	reason   string
+}
+
+// lock is a mutex that can be waited for with a context.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) take(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l lock) tryTake() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l lock) release() { <-l }
+
+// at is the last position that this process has seen the checkpoint at.
+func (r *runner) at() eventstore.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.position
+}
+
+// local is the state as this process knows it, and false where it does not run here.
+func (r *runner) local() (State, string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state, r.reason, r.active
+}
+
+func (r *runner) setLocal(active bool, state State, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.active, r.state, r.reason = active, state, reason
+}
+
+// saw notes where the live checkpoint is.
+func (r *runner) saw(position, head eventstore.Position) {
+	r.mu.Lock()
+	changed := r.position != position
+	r.position, r.head = position, head
+	r.mu.Unlock()
+	if changed {
+		r.engine.signalMoved()
+	}
+	r.engine.observe(r.name, position, head)
+}
+
+// run moves along until the context ends.
+func (r *runner) run(ctx context.Context) {
+	e := r.engine
+	r.setLocal(true, StateRunning, "")
+	defer r.setLocal(false, StateStopped, "")
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+		if err := setStatus(ctx, e.db.Write, r.name, StateStopped, "", StateRunning, e.clock()); err != nil {
+			e.logger.WarnContext(ctx, "projection status not recorded", "projection", r.name, "error", err)
+		}
+	}()
+	r.announced = false
+	pause := retryMin
+	for ctx.Err() == nil {
+		err := r.setUp(ctx)
+		for err == nil && ctx.Err() == nil {
+			if err = r.turn(ctx); err == nil {
+				pause = retryMin
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.fail(ctx, err)
+		if !sleep(ctx, pause) {
+			return
+		}
+		pause = min(2*pause, e.retryMax)
+	}
+}
+
+// turn does a batch, and waits for the next where there is none.
+func (r *runner) turn(ctx context.Context) error {
+	e := r.engine
+	position, caughtUp, err := r.advance(ctx, StateRunning)
+	if r.outdated(err) {
+		r.setLocal(true, StateRebuilding, "")
+		e.logger.InfoContext(ctx, "projection is rebuilt for its new version", "projection", r.name, "reason", err)
+		return r.rebuild(ctx, false, nil)
+	}
+	if err != nil {
+		return err
+	}
+	r.setLocal(true, StateRunning, "")
+	if !r.announced {
+		if err := setStatus(ctx, e.db.Write, r.name, StateRunning, "", "", e.clock()); err != nil {
+			return err
+		}
+		r.announced = true
+	}
+	if !caughtUp {
+		return nil
+	}
+	head, err := e.log.Wait(ctx, position)
+	if err != nil {
+		return err
+	}
+	e.observe(r.name, position, head)
+	if e.gather > 0 && e.waiting.Load() == 0 {
+		sleep(ctx, e.gather)
+	}
+	return nil
+}
+
+// outdated reports whether err says that the tables need a rebuild.
+func (r *runner) outdated(err error) bool {
+	var shape *shapeError
+	return errors.As(err, &shape) && shape.Stored < shape.Supported && r.projection != nil
+}
+
+func (r *runner) fail(ctx context.Context, cause error) {
+	e := r.engine
+	reason := cause.Error()
+	r.announced = false
+	r.setLocal(true, StateFailing, reason)
+	e.logger.ErrorContext(ctx, "projection is failing", "projection", r.name, "position", r.at(), "error", cause)
+	if err := setStatus(ctx, e.db.Write, r.name, StateFailing, reason, "", e.clock()); err != nil {
+		e.logger.WarnContext(ctx, "projection status not recorded", "projection", r.name, "error", err)
+	}
+}
+
+// sleep reports false when the context ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// catchUp returns nil when the runner is at or beyond the target.
+func (r *runner) catchUp(ctx context.Context, target eventstore.Position) *Behind {
+	err := r.setUp(ctx)
+	for err == nil && ctx.Err() == nil {
+		var position eventstore.Position
+		var caughtUp bool
+		position, caughtUp, err = r.advance(ctx, "")
+		if err == nil && (position >= target || caughtUp) {
+			// Caught up below the target: the log does not reach that far.
+			return nil
+		}
+		if r.outdated(err) {
+			err = r.rebuild(ctx, false, nil)
+		}
+	}
+	if ctx.Err() != nil {
+		err = nil // time ran out, which is no reason of its own
+	}
+	return &Behind{Name: r.name, Position: r.at(), Target: target, Err: err}
+}
+
+// advance does one batch of the live checkpoint and makes batches smaller where one
+// fails, until the event at fault stands alone.
+func (r *runner) advance(ctx context.Context, status State) (position eventstore.Position, caughtUp bool, err error) {
+	if err := r.stepping.take(ctx); err != nil {
+		return r.at(), false, err
+	}
+	defer r.stepping.release()
+	for {
+		c, head, err := r.step(ctx, r.name, r.limit, status)
+		switch {
+		case errors.Is(err, errOvertaken):
+			continue // the winner has moved the checkpoint, so this ends
+		case err != nil && r.limit > 1 && ctx.Err() == nil && !errors.As(err, new(*shapeError)):
+			r.limit = 1
+			continue
+		case err != nil:
+			r.saw(c.position, max(head, c.position))
+			return c.position, false, err
+		}
+		r.limit = min(2*r.limit, r.engine.batchSize)
+		r.saw(c.position, head)
+		return c.position, c.position >= head, nil
+	}
+}
+
+// shapeError says that the tables in the database are of another version.
+type shapeError struct {
+	Name              string
+	Stored, Supported int
+}
+
+func (e *shapeError) Error() string {
+	if e.Stored > e.Supported {
+		return fmt.Sprintf("projection %s has version %d in the database, newer than this program's %d\nTry: run the newer keytrail, or keytrail projections rebuild %s",
+			e.Name, e.Stored, e.Supported, e.Name)
+	}
+	return fmt.Sprintf("projection %s has version %d in the database, this program needs %d", e.Name, e.Stored, e.Supported)
+}
+
+// step folds the next batch of the checkpoint with this name, which is the live one or
+// a rebuild's, and returns the checkpoint as it is afterwards with the head that was
+// seen. On an error the checkpoint is the one that was read.
+func (r *runner) step(ctx context.Context, name string, limit int, status State) (checkpoint, eventstore.Position, error) {
+	e := r.engine
+	c, err := loadCheckpoint(ctx, e.db.Read, name)
+	if err != nil {
+		return c, 0, err
+	}
+	if c.version != r.version {
+		return c, 0, &shapeError{Name: r.name, Stored: c.version, Supported: r.version}
+	}
+	head, err := e.log.Head(ctx)
+	if err != nil {
+		return c, 0, fmt.Errorf("projection %s: %w", r.name, err)
+	}
+	if head <= c.position {
+		return c, head, nil
+	}
+	events, upTo, err := r.read(ctx, c.position, head, limit)
+	if err != nil {
+		return c, head, err
+	}
+	write, err := r.fold(ctx, c, events, upTo)
+	if err != nil {
+		return c, head, r.blame(events, err)
+	}
+	err = inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
+		if err := c.move(ctx, tx, upTo, status, e.clock()); err != nil {
+			return err
+		}
+		return write(ctx, tx)
+	})
+	if err != nil {
+		if errors.Is(err, errOvertaken) {
+			return c, head, err
+		}
+		return c, head, r.blame(events, err)
+	}
+	c.position = upTo
+	return c, head, nil
+}
+
+// read reads and decodes the events of the next batch and tells how far it reaches.
+// What comes after the last event of interest is part of it, so that a projection of
+// rare events moves along too.
+func (r *runner) read(ctx context.Context, after, head eventstore.Position, limit int) ([]adapter.Decoded, eventstore.Position, error) {
+	e := r.engine
+	q := eventstore.LogQuery{After: after, Before: head + 1, Types: r.types, Category: r.category, Limit: limit}
+	var events []adapter.Decoded
+	whole := true // everything of interest up to head was read
+	for event, err := range e.log.ReadLog(ctx, q) {
+		if err != nil {
+			return nil, 0, fmt.Errorf("projection %s: %w", r.name, err)
+		}
+		d, err := e.codec.Decode(ctx, event)
+		if err == nil && d.Payload == nil && len(r.types) > 0 {
+			err = errors.New("this program does not know the type")
+		}
+		if err != nil {
+			if len(events) > 0 {
+				whole = false // first what comes before it
+				break
+			}
+			return nil, 0, &EventError{EventID: event.ID, Type: event.Type, Position: event.Position, Err: err}
+		}
+		events = append(events, d)
+	}
+	if !whole || len(events) == limit {
+		return events, events[len(events)-1].Position, nil
+	}
+	return events, head, nil
+}
+
+// fold lets the consumer act, or the projection say what to write.
+func (r *runner) fold(ctx context.Context, c checkpoint, events []adapter.Decoded, upTo eventstore.Position) (Write, error) {
+	nothing := func(context.Context, *sql.Tx) error { return nil }
+	switch {
+	case len(events) == 0:
+		return nothing, nil
+	case r.consumer != nil:
+		return nothing, r.consumer.Handle(ctx, events)
+	default:
+		return r.projection.Fold(ctx, Batch{Events: events, UpTo: upTo, Tables: c.tables(), DB: r.engine.db})
+	}
+}
+
+// blame names the event where there is only one to blame.
+func (r *runner) blame(events []adapter.Decoded, err error) error {
+	var named *EventError
+	if errors.As(err, &named) || len(events) != 1 {
+		return fmt.Errorf("projection %s: %w", r.name, err)
+	}
+	return &EventError{EventID: events[0].ID, Type: events[0].Type, Position: events[0].Position, Err: err}
+}
