@@ -1,0 +1,473 @@
+package trace
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// FailureKind says what sort of attention something needs.
+type FailureKind string
+
+// The kinds of failures.
+const (
+	FailureCallFailed            FailureKind = "call_failed"
+	FailureCallUnknown           FailureKind = "call_unknown"
+	FailureCallOpen              FailureKind = "call_open"
+	FailureDeliveryParked        FailureKind = "delivery_parked"
+	FailureDrift                 FailureKind = "drift"
+	FailureReconciliationInvalid FailureKind = "reconciliation_invalid"
+)
+
+// Failure is one thing that needs attention.
+type Failure struct {
+	Kind     FailureKind `json:"kind"`
+	At       time.Time   `json:"at"`
+	Realm    string      `json:"realm,omitempty"`
+	UserID   string      `json:"user_id,omitempty"`
+	Username string      `json:"username,omitempty"`
+	// Summary is one line, Next what to do about it.
+	Summary string       `json:"summary"`
+	Next    string       `json:"next,omitempty"`
+	Code    adapter.Code `json:"code,omitempty"`
+	// CorrelationID leads to the trace. ID is the call, delivery or run.
+	CorrelationID uuid.UUID `json:"correlation_id"`
+	ID            uuid.UUID `json:"id"`
+
+	// mark is how the failure's source finds the place after it.
+	mark string
+}
+
+// FailureQuery asks for one page of failures.
+type FailureQuery struct {
+	// Realm narrows to one realm; empty is all.
+	Realm string
+	// Limit is the most to return; 0 means 100.
+	Limit int
+	// Cursor is a page's NextCursor; empty begins with the newest.
+	Cursor string
+}
+
+// FailurePage is one page of failures, newest first.
+type FailurePage struct {
+	Items []Failure `json:"items"`
+	// NextCursor is empty on the last page.
+	NextCursor string `json:"next_cursor"`
+}
+
+const (
+	defaultFailures = 100
+	maxFailures     = 1000
+)
+
+// CallReader lists calls by status.
+type CallReader interface {
+	// CallsByStatus returns at most limit calls that have one of the statuses, of the
+	// realm (empty: all), newest first in the order of (RequestedAt, CallID). Where
+	// before is not nil it returns only those that come after it in that order, and
+	// where requestedUntil is not zero only those requested until then.
+	CallsByStatus(ctx context.Context, statuses []adapter.CallStatus, realm string, requestedUntil time.Time, before *CallMark, limit int) ([]adapter.Call, error)
+}
+
+// CallMark is a call's place in the order (RequestedAt, CallID).
+type CallMark struct {
+	RequestedAt time.Time `json:"t"`
+	CallID      uuid.UUID `json:"id"`
+}
+
+// Failures collects what needs attention: failed and unknown calls, calls that are
+// open for too long, deliveries that are parked still, drift that is not over, and
+// the newest run of a realm where it could not judge. It is safe for concurrent use
+// if its parts are.
+type Failures struct {
+	// Calls lists calls; nil leaves them out.
+	Calls CallReader
+	// Store tells of deliveries, drift and runs, by the types of their events.
+	Store eventstore.Reader
+	Codec *adapter.Codec
+	Clock func() time.Time
+	// OpenAfter is how old an open call must be to be listed; 0 means a minute.
+	OpenAfter time.Duration
+}
+
+const defaultOpenAfter = time.Minute
+
+// List returns a page of failures. A cursor that is not of its making is an
+// *adapter.Error with code invalid_request.
+func (f *Failures) List(ctx context.Context, q FailureQuery) (FailurePage, error) {
+	marks, err := parseCursor(q.Cursor)
+	if err != nil {
+		return FailurePage{}, err
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = defaultFailures
+	}
+	limit = min(limit, maxFailures)
+
+	// Each source is read on from its own mark, so that no order between the sources
+	// has to be kept from page to page.
+	var sources []*failureSource
+	for _, s := range []struct {
+		name string
+		list func(ctx context.Context, realm, mark string, limit int) ([]Failure, error)
+	}{
+		{"calls", f.failedCalls},
+		{"open", f.openCalls},
+		{"parked", f.parked},
+		{"drift", f.drift},
+		{"runs", f.invalidRuns},
+	} {
+		items, err := s.list(ctx, q.Realm, marks[s.name], limit+1)
+		if err != nil {
+			return FailurePage{}, fmt.Errorf("listing failures: %w", err)
+		}
+		sources = append(sources, &failureSource{name: s.name, items: items})
+	}
+	page := FailurePage{Items: []Failure{}}
+	for len(page.Items) < limit {
+		newest := newestOf(sources)
+		if newest == nil {
+			return page, nil
+		}
+		marks[newest.name] = newest.items[0].mark
+		page.Items = append(page.Items, newest.items[0])
+		newest.items = newest.items[1:]
+	}
+	if newestOf(sources) != nil {
+		page.NextCursor, err = cursorOf(marks)
+	}
+	return page, err
+}
+
+type failureSource struct {
+	name  string
+	items []Failure
+}
+
+func newestOf(sources []*failureSource) *failureSource {
+	var newest *failureSource
+	for _, s := range sources {
+		if len(s.items) > 0 && (newest == nil || s.items[0].At.After(newest.items[0].At)) {
+			newest = s
+		}
+	}
+	return newest
+}
+
+func cursorOf(marks map[string]string) (string, error) {
+	raw, err := json.Marshal(marks)
+	if err != nil {
+		return "", fmt.Errorf("making a cursor: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(raw), nil
+}
+
+func parseCursor(cursor string) (map[string]string, error) {
+	marks := map[string]string{}
+	if cursor == "" {
+		return marks, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err == nil {
+		err = json.Unmarshal(raw, &marks)
+	}
+	if err != nil || marks == nil {
+		return nil, badCursor()
+	}
+	return marks, nil
+}
+
+func badCursor() error {
+	return adapter.Errorf(adapter.CodeInvalidRequest, "cursor is not one that this list gave").
+		WithTry("take next_cursor of the page before, or leave it out")
+}
+
+func (f *Failures) failedCalls(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
+	return f.callFailures(ctx, []adapter.CallStatus{adapter.CallFailed, adapter.CallUnknown}, realm, time.Time{}, mark, limit)
+}
+
+func (f *Failures) openCalls(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
+	age := f.OpenAfter
+	if age <= 0 {
+		age = defaultOpenAfter
+	}
+	return f.callFailures(ctx, []adapter.CallStatus{adapter.CallRequested}, realm, f.Clock().Add(-age), mark, limit)
+}
+
+func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStatus, realm string, until time.Time, mark string, limit int) ([]Failure, error) {
+	if f.Calls == nil {
+		return nil, nil
+	}
+	var before *CallMark
+	if mark != "" {
+		before = new(CallMark)
+		if json.Unmarshal([]byte(mark), before) != nil {
+			return nil, badCursor()
+		}
+	}
+	calls, err := f.Calls.CallsByStatus(ctx, statuses, realm, until, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]Failure, 0, len(calls))
+	for _, c := range calls {
+		item, err := CallFailure(c)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// CallFailure puts a call into a line of the list.
+func CallFailure(c adapter.Call) (Failure, error) {
+	mark, err := json.Marshal(CallMark{RequestedAt: c.RequestedAt, CallID: c.CallID})
+	if err != nil {
+		return Failure{}, fmt.Errorf("marking call %s: %w", c.CallID, err)
+	}
+	kind := FailureCallFailed
+	switch c.Status {
+	case adapter.CallUnknown:
+		kind = FailureCallUnknown
+	case adapter.CallRequested:
+		kind = FailureCallOpen
+	}
+	return Failure{
+		Kind: kind, At: utc(c.RequestedAt), Realm: c.Realm, UserID: c.UserID, Username: c.Username,
+		Summary: oneLine(callTitle(words{}, c) + by(c.Actor) + ": " + callOutcome(c)), Next: nextOfCall(c),
+		Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID, mark: string(mark),
+	}, nil
+}
+
+// backward reads the events of a type, newest first, from the mark on.
+func (f *Failures) backward(ctx context.Context, eventType, mark string) (iter.Seq2[adapter.Decoded, error], error) {
+	var before eventstore.Position
+	if mark != "" {
+		n, err := strconv.ParseInt(mark, 10, 64)
+		if err != nil || n <= 0 {
+			return nil, badCursor()
+		}
+		before = eventstore.Position(n)
+	}
+	return func(yield func(adapter.Decoded, error) bool) {
+		for e, err := range f.Store.ReadLog(ctx, eventstore.LogQuery{Types: []string{eventType}, Backward: true, Before: before}) {
+			var d adapter.Decoded
+			if err == nil {
+				d, err = f.Codec.Decode(ctx, e)
+			}
+			if !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}, nil
+}
+
+func failureOf(kind FailureKind, d adapter.Decoded) Failure {
+	return Failure{
+		Kind: kind, At: utc(d.OccurredAt), Summary: Describe(d.View()), CorrelationID: d.CorrelationID,
+		ID: d.Stream.AggregateID(), mark: strconv.FormatInt(int64(d.Position), 10),
+	}
+}
+
+// parked lists the deliveries that are parked and from which nothing has followed since.
+func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
+	events, err := f.backward(ctx, adapter.TypeDeliveryParked, mark)
+	if err != nil {
+		return nil, err
+	}
+	var items []Failure
+	for d, err := range events {
+		if err != nil {
+			return nil, err
+		}
+		first, open, err := f.stillParked(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if !open {
+			continue
+		}
+		item := failureOf(FailureDeliveryParked, d)
+		item.Next = nextOfParked(d.Stream.String())
+		switch p := first.Payload.(type) {
+		case *adapter.AdminEventReceived:
+			item.Realm = p.Realm
+		case *adapter.UserEventReceived:
+			item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Details["username"]
+		}
+		if realm != "" && item.Realm != realm {
+			continue
+		}
+		item.Summary = oneLine(Describe(first.View()) + "; " + Describe(d.View()))
+		if items = append(items, item); len(items) == limit {
+			break
+		}
+	}
+	return items, nil
+}
+
+// stillParked returns the first event of d's stream, and whether d is the last word
+// about the delivery.
+func (f *Failures) stillParked(ctx context.Context, d adapter.Decoded) (adapter.Decoded, bool, error) {
+	var received adapter.Decoded
+	for e, err := range f.Store.ReadStream(ctx, d.Stream, eventstore.StreamQuery{}) {
+		if err != nil {
+			return received, false, err
+		}
+		if e.Version == 1 {
+			if received, err = f.Codec.Decode(ctx, e); err != nil {
+				return received, false, err
+			}
+		}
+		if e.Type == adapter.TypeDeliveryParked && e.Version > d.Version {
+			return received, false, nil // parked again later: that one is listed
+		}
+	}
+	for _, err := range f.Store.ReadLog(ctx, eventstore.LogQuery{CausationID: received.ID, After: d.Position, Limit: 1}) {
+		return received, false, err
+	}
+	return received, true, nil
+}
+
+// drift lists the users whose last word from the reconciler is a difference.
+func (f *Failures) drift(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
+	// Read from the head whatever the mark: whether a drift is over is said after it.
+	events, err := f.backward(ctx, adapter.TypeDriftDetected, "")
+	if err != nil {
+		return nil, err
+	}
+	return newestPerKey(events, FailureDrift, mark, limit, func(d adapter.Decoded, item *Failure) (string, bool) {
+		p, ok := d.Payload.(*adapter.DriftDetected)
+		if !ok {
+			return "", false
+		}
+		item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Username
+		item.Next = nextOfDrift(p.Realm, p.UserID)
+		return p.Realm + "\x00" + p.UserID, p.Phase != adapter.DriftEnded && (realm == "" || p.Realm == realm)
+	})
+}
+
+// invalidRuns lists the realms whose newest finished run could not judge.
+func (f *Failures) invalidRuns(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
+	both := func(yield func(adapter.Decoded, error) bool) {
+		q := eventstore.LogQuery{
+			Types: []string{adapter.TypeReconciliationCompleted, adapter.TypeReconciliationAborted}, Backward: true, Limit: maxRuns,
+		}
+		for e, err := range f.Store.ReadLog(ctx, q) {
+			var d adapter.Decoded
+			if err == nil {
+				d, err = f.Codec.Decode(ctx, e)
+			}
+			if !yield(d, err) || err != nil {
+				return
+			}
+		}
+	}
+	return newestPerKey(both, FailureReconciliationInvalid, mark, limit, func(d adapter.Decoded, item *Failure) (string, bool) {
+		switch p := d.Payload.(type) {
+		case *adapter.ReconciliationCompleted:
+			return p.Realm, false
+		case *adapter.ReconciliationAborted:
+			item.Realm, item.Code, item.Next = p.Realm, p.Code, nextOfRun(p.Code, p.Realm)
+			item.Summary = oneLine("reconciliation of " + p.Realm + ": " + item.Summary)
+			return p.Realm, realm == "" || p.Realm == realm
+		}
+		return "", false
+	})
+}
+
+// maxRuns is how many finished runs are looked through for each realm's newest.
+const maxRuns = 1000
+
+// newestPerKey lists the events that are the newest with their key and that look
+// takes for a failure, from the mark on. It keeps one key of memory each.
+func newestPerKey(events iter.Seq2[adapter.Decoded, error], kind FailureKind, mark string, limit int, look func(adapter.Decoded, *Failure) (key string, failed bool)) ([]Failure, error) {
+	var before int64
+	if mark != "" {
+		n, err := strconv.ParseInt(mark, 10, 64)
+		if err != nil || n <= 0 {
+			return nil, badCursor()
+		}
+		before = n
+	}
+	var items []Failure
+	seen := map[string]bool{}
+	for d, err := range events {
+		if err != nil {
+			return nil, err
+		}
+		item := failureOf(kind, d)
+		key, failed := look(d, &item)
+		if key == "" || seen[key] {
+			continue
+		}
+		seen[key] = true
+		if !failed || (before > 0 && int64(d.Position) >= before) {
+			continue
+		}
+		if items = append(items, item); len(items) == limit {
+			break
+		}
+	}
+	return items, nil
+}
+
+var kindWords = map[FailureKind]string{
+	FailureCallFailed: "call failed", FailureCallUnknown: "outcome unknown", FailureCallOpen: "call open",
+	FailureDeliveryParked: "delivery parked", FailureDrift: "drift", FailureReconciliationInvalid: "run invalid",
+}
+
+// WriteFailures writes a page of failures: what happened, what to do, and the
+// command that shows the whole story.
+func WriteFailures(w io.Writer, page FailurePage, o Options) error {
+	p := newPage(o)
+	if len(page.Items) == 0 {
+		p.WriteString(p.paint(green, "Nothing needs attention.") + "\n")
+		return p.writeTo(w, "the failures")
+	}
+	more := ""
+	if page.NextCursor != "" {
+		more = ", and there is more"
+	}
+	p.line("", 0, bold, needsAttention(len(page.Items))+more+". Newest first:")
+	kinds := 0
+	for _, f := range page.Items {
+		kinds = max(kinds, len(kindWords[f.Kind]))
+	}
+	for _, f := range page.Items {
+		p.WriteByte('\n')
+		at := p.time(f.At)
+		columns := len(at) + 2 + kinds + 2
+		mark := red
+		if f.Kind == FailureCallUnknown || f.Kind == FailureCallOpen {
+			mark = yellow
+		}
+		p.line(p.paint(dim, at)+"  "+p.paint(mark, pad(kindWords[f.Kind], kinds))+"  ", columns, plain, f.Summary)
+		indent := strings.Repeat(" ", columns)
+		if f.Next != "" {
+			p.line(indent, columns, plain, f.Next)
+		}
+		p.line(indent, columns, dim, "keytrail trace "+f.CorrelationID.String())
+	}
+	return p.writeTo(w, "the failures")
+}
+
+func needsAttention(n int) string {
+	if n == 1 {
+		return "1 thing needs attention"
+	}
+	return strconv.Itoa(n) + " things need attention"
+}
