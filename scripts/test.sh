@@ -7,7 +7,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export HOME="${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}"
 
+# Whatever is killed leaves its temporary files here, to be removed with the rest. Others may pass through: as root
+# the PostgreSQL server runs under an account of its own.
 work=$(mktemp -d)
+mkdir "$work/tmp"
+chmod 711 "$work" "$work/tmp"
+export TMPDIR="$work/tmp"
+
 servers=()
 foreground=
 
