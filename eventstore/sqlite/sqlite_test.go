@@ -263,7 +263,7 @@ func TestQueryPlans(t *testing.T) {
 		got := plan(dialect.Log(c.query, 500))
 		require.Contains(t, got, c.index, name)
 		require.NotContains(t, got, "SCAN api_event_store", name)
-		if len(c.query.EventIDs) == 0 && len(c.query.Types) < 2 {
+		if len(c.query.EventIDs) == 0 {
 			require.NotContains(t, got, "TEMP B-TREE", name)
 		}
 	}

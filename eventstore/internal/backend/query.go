@@ -43,7 +43,8 @@ func (d Dialect) Window(q eventstore.LogQuery) (text string, args []any, wanted 
 	if len(conditions) == 0 {
 		return "", nil, false
 	}
-	return `SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM api_event_store WHERE ` +
+	// "+ 0" keeps PostgreSQL from walking the log from its ends until the window.
+	return `SELECT coalesce(min(position + 0), 0), coalesce(max(position + 0), 0) FROM api_event_store WHERE ` +
 		strings.Join(conditions, " AND "), s.args, true
 }
 
@@ -96,22 +97,19 @@ func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) 
 	}
 	limit := " LIMIT " + s.arg(int64(rows))
 
-	switch types := distinct(q.Types); len(types) {
-	case 0:
-	case 1:
-		conditions = append(conditions, "event_type = "+s.arg(types[0]))
-	default:
-		// One index gives the order of positions within one type only: take the first
-		// rows of each type and merge them. A list of types in one condition is either
-		// sorted anew for every page or a walk over the whole log.
-		branches := make([]string, len(types))
-		for i, t := range types {
-			with := append(conditions[:len(conditions):len(conditions)], "event_type = "+s.arg(t))
-			branches[i] = "SELECT position FROM (SELECT position FROM api_event_store" + where(with) + " " + order + limit + ") AS t" + fmt.Sprint(i)
-		}
-		conditions = []string{"position IN (SELECT position FROM (" + strings.Join(branches, " UNION ALL ") + ") AS merged " + order + limit + ")"}
+	// One index gives the order of positions within one type only. The databases
+	// merge what is in order already and stop at the limit; a list of types in one
+	// condition they would sort anew for every page, or walk over the whole log.
+	branch := "SELECT " + Columns + " FROM api_event_store"
+	types := distinct(q.Types)
+	if len(types) == 0 {
+		return branch + where(conditions) + " " + order + limit, s.args
 	}
-	return "SELECT " + Columns + " FROM api_event_store" + where(conditions) + " " + order + limit, s.args
+	branches := make([]string, len(types))
+	for i, t := range types {
+		branches[i] = branch + where(append(conditions[:len(conditions):len(conditions)], "event_type = "+s.arg(t)))
+	}
+	return strings.Join(branches, " UNION ALL ") + " " + order + limit, s.args
 }
 
 // Stream is the query for one page of a stream.
