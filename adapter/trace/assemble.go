@@ -159,7 +159,11 @@ func (f *Finder) decode(ctx context.Context, e eventstore.Event) (adapter.Decode
 	if !errors.As(err, &syntax) && !errors.As(err, &shape) {
 		return adapter.Decoded{}, err
 	}
-	return adapter.Decoded{Event: e, Meta: adapter.Metadata{CorrelationID: e.CorrelationID}}, nil
+	d = adapter.Decoded{Event: e, Meta: adapter.Metadata{CorrelationID: e.CorrelationID}}
+	if e.CausationID != uuid.Nil {
+		d.Meta.CausationID = &e.CausationID
+	}
+	return d, nil
 }
 
 // assembly follows causes from the main story outwards.

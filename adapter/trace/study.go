@@ -266,6 +266,9 @@ func callOutcome(c adapter.Call) string {
 		if n == 0 {
 			return "under way, not tried yet"
 		}
+		if tried == "" {
+			return "under way, answered with " + strconv.Itoa(*c.Attempts[n-1].StatusCode)
+		}
 		return "under way, " + tried + " so far"
 	}
 	return string(c.Status)
@@ -390,7 +393,7 @@ func (s *studied) eventLine() string {
 		return text
 	}
 	v := changes[0]
-	text := s.describe(v)
+	text := words{names: s.names, brief: true}.describe(v)
 	if ref, ok := v.Data.(adapter.UserPayload); ok {
 		text = s.inRealm(text, ref.User())
 	}
