@@ -272,3 +272,20 @@ var (
 	_ UserPayload = (*UserApiObserved)(nil)
 	_ Subject     = (*DriftDetected)(nil)
 )
+
+// ReadStream reads and decodes a whole stream, oldest first. A stream that does not
+// exist has no events.
+func (c *Codec) ReadStream(ctx context.Context, r eventstore.Reader, s eventstore.StreamID) ([]Decoded, error) {
+	var events []Decoded
+	for e, err := range r.ReadStream(ctx, s, eventstore.StreamQuery{}) {
+		if err != nil {
+			return nil, fmt.Errorf("reading stream %s: %w", s, err)
+		}
+		d, err := c.Decode(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, d)
+	}
+	return events, nil
+}

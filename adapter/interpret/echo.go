@@ -102,7 +102,7 @@ func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, 
 }
 
 func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, error) {
-	events, err := i.decodeStream(ctx, adapter.CallStream(id))
+	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.CallStream(id))
 	if err != nil || len(events) == 0 {
 		return call{}, false, err
 	}

@@ -158,27 +158,12 @@ func (i *Interpreter) nameChange(ctx context.Context, change adapter.UserPayload
 }
 
 func (i *Interpreter) believed(ctx context.Context, ref adapter.UserRef) (adapter.User, bool, error) {
-	events, err := i.decodeStream(ctx, adapter.UserStream(ref.Realm, ref.UserID))
+	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.UserStream(ref.Realm, ref.UserID))
 	if err != nil {
 		return adapter.User{}, false, err
 	}
 	u, ok := adapter.FoldUser(events)
 	return u, ok, nil
-}
-
-func (i *Interpreter) decodeStream(ctx context.Context, s eventstore.StreamID) ([]adapter.Decoded, error) {
-	var events []adapter.Decoded
-	for e, err := range i.Store.ReadStream(ctx, s, eventstore.StreamQuery{}) {
-		if err != nil {
-			return nil, fmt.Errorf("reading stream %s: %w", s, err)
-		}
-		d, err := i.Codec.Decode(ctx, e)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, d)
-	}
-	return events, nil
 }
 
 // userEvent makes the append of a user event that follows from a delivery.
