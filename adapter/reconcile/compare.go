@@ -1,0 +1,247 @@
+package reconcile
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// profileFields are the fields that are compared. Roles and groups are not part of
+// Keycloak's user listing.
+var profileFields = []string{
+	adapter.FieldUsername, adapter.FieldEmail, adapter.FieldFirstName, adapter.FieldLastName,
+	adapter.FieldEnabled, adapter.FieldEmailVerified, adapter.FieldRequiredActions, adapter.FieldAttributes,
+}
+
+// Difference is one field that Keycloak and our belief disagree on.
+type Difference struct {
+	Field string
+	// Believed and Actual are nil for none.
+	Believed, Actual any
+	// Origin is the event that set the believed value.
+	Origin adapter.Origin
+}
+
+// Comparison is how a live user relates to the believed one, before it is asked
+// whether a difference is settled.
+type Comparison struct {
+	// Differences are in fields that were seen before.
+	Differences []Difference
+	// Adopt holds the live values of fields never seen: there is no belief that they
+	// could contradict.
+	Adopt adapter.Profile
+	// Dropped are the differences that follow from Keycloak's habit of silently not
+	// storing attributes that the user profile does not manage: attributes that were
+	// asked for, never read back, and of which some are missing live while the others
+	// agree. Read holds what the live user has instead.
+	Dropped []Difference
+	Read    adapter.Profile
+	// Untold are the fields that a brief answer leaves out although something is
+	// believed about them: only a targeted read can tell.
+	Untold []string
+}
+
+// Agrees reports whether nothing contradicts the belief.
+func (c Comparison) Agrees() bool {
+	return len(c.Differences) == 0 && len(c.Dropped) == 0 && len(c.Untold) == 0
+}
+
+// Compare compares a believed user with a live one. full says that live comes from a
+// read of that one user, where absent attributes mean none; a listing may be brief,
+// and then they mean "not told".
+//
+// The live user passes the same fold as events do, so that lower case, order and
+// empty values are normalised alike. Attribute values are compared as sets, because
+// Keycloak does not promise their order.
+func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
+	var c Comparison
+	told := profileOf(live, full)
+	actual := observed(believed.Realm, live.ID, told)
+	want := believed
+	want.Attributes, actual.Attributes = sortedValues(want.Attributes), sortedValues(actual.Attributes)
+
+	toldFields := told.Fields()
+	var known, unknown []string
+	for _, field := range profileFields {
+		switch {
+		case !slices.Contains(toldFields, field):
+			if believed.Known(field) && holdsSomething(want, field) {
+				c.Untold = append(c.Untold, field)
+			}
+		case believed.Known(field):
+			known = append(known, field)
+		default:
+			unknown = append(unknown, field)
+		}
+	}
+	c.Adopt = pick(told, unknown...)
+	if len(known) == 0 {
+		return c
+	}
+	for _, change := range adapter.DiffUsers(want, actual, known...) {
+		d := Difference{Field: change.Field, Believed: change.Old, Actual: change.New, Origin: believed.Origins[change.Field]}
+		if d.Field == adapter.FieldAttributes && d.Origin.Inferred && lacksOnly(want.Attributes, actual.Attributes) {
+			c.Dropped = append(c.Dropped, d)
+			c.Read = pick(told, adapter.FieldAttributes)
+			continue
+		}
+		c.Differences = append(c.Differences, d)
+	}
+	return c
+}
+
+// profileOf is what an answer of Keycloak tells about a user's profile.
+//
+// A full representation leaves attributes out when there are none, but always has
+// requiredActions; a brief one has neither (Keycloak 26.7.3).
+func profileOf(live keycloak.User, full bool) adapter.Profile {
+	p := adapter.Profile{
+		Username:  adapter.Set(live.Username),
+		Email:     adapter.SetOrClear(live.Email),
+		FirstName: adapter.SetOrClear(live.FirstName),
+		LastName:  adapter.SetOrClear(live.LastName),
+	}
+	if live.Enabled != nil {
+		p.Enabled = adapter.Set(*live.Enabled)
+	}
+	if live.EmailVerified != nil {
+		p.EmailVerified = adapter.Set(*live.EmailVerified)
+	}
+	if full || live.RequiredActions != nil || live.Attributes != nil {
+		attributes := maps.Clone(live.Attributes)
+		if attributes == nil {
+			attributes = map[string][]string{}
+		}
+		p.Attributes = adapter.Set(attributes)
+		p.RequiredActions = adapter.Set(append([]string{}, live.RequiredActions...))
+	}
+	return p
+}
+
+// observed is the user that a profile folds to.
+func observed(realm, id string, p adapter.Profile) adapter.User {
+	var u adapter.User
+	u.Apply(adapter.Decoded{Payload: &adapter.UserApiBaselined{UserRef: adapter.UserRef{Realm: realm, UserID: id}, Set: p}})
+	return u
+}
+
+// pick is the part of p that concerns the fields named.
+func pick(p adapter.Profile, fields ...string) adapter.Profile {
+	var out adapter.Profile
+	for _, field := range fields {
+		switch field {
+		case adapter.FieldUsername:
+			out.Username = p.Username
+		case adapter.FieldEmail:
+			out.Email = p.Email
+		case adapter.FieldFirstName:
+			out.FirstName = p.FirstName
+		case adapter.FieldLastName:
+			out.LastName = p.LastName
+		case adapter.FieldEnabled:
+			out.Enabled = p.Enabled
+		case adapter.FieldEmailVerified:
+			out.EmailVerified = p.EmailVerified
+		case adapter.FieldAttributes:
+			out.Attributes = p.Attributes
+		case adapter.FieldRequiredActions:
+			out.RequiredActions = p.RequiredActions
+		}
+	}
+	return out
+}
+
+// holdsSomething reports whether the user has a value for the field.
+func holdsSomething(u adapter.User, field string) bool {
+	return len(adapter.DiffUsers(u, adapter.User{}, field)) > 0
+}
+
+func sortedValues(attributes map[string][]string) map[string][]string {
+	if attributes == nil {
+		return nil
+	}
+	out := make(map[string][]string, len(attributes))
+	for name, values := range attributes {
+		out[name] = slices.Sorted(slices.Values(values))
+	}
+	return out
+}
+
+// lacksOnly reports whether actual is believed without some of its attributes. Both
+// have sorted values.
+func lacksOnly(believed, actual map[string][]string) bool {
+	for name, values := range actual {
+		if len(values) > 0 && !slices.Equal(values, believed[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// settled splits differences into those whose believed value is older than the
+// settle time and those that an event under way may still explain.
+func settled(differences []Difference, now time.Time, settle time.Duration) (old, young []Difference) {
+	for _, d := range differences {
+		if isYoung(d.Origin.At, now, settle) {
+			young = append(young, d)
+		} else {
+			old = append(old, d)
+		}
+	}
+	return old, young
+}
+
+func isYoung(at, now time.Time, settle time.Duration) bool { return now.Sub(at) < settle }
+
+// recordable turns differences into their recorded form.
+func recordable(differences []Difference) ([]adapter.FieldDifference, error) {
+	fields := make([]adapter.FieldDifference, 0, len(differences))
+	for _, d := range differences {
+		f, err := fieldDifference(d.Field, d.Believed, d.Actual, d.Origin)
+		if err != nil {
+			return nil, err
+		}
+		fields = append(fields, f)
+	}
+	return fields, nil
+}
+
+func fieldDifference(field string, believed, actual any, origin adapter.Origin) (adapter.FieldDifference, error) {
+	f := adapter.FieldDifference{Field: field}
+	var err error
+	if f.Believed, err = json.Marshal(believed); err != nil {
+		return f, fmt.Errorf("encoding the believed %s: %w", field, err)
+	}
+	if f.Actual, err = json.Marshal(actual); err != nil {
+		return f, fmt.Errorf("encoding the actual %s: %w", field, err)
+	}
+	if !origin.At.IsZero() {
+		f.LastChangedAt, f.LastChangedEvent = &origin.At, &origin.EventID
+		if origin.Actor != nil {
+			f.LastChangedBy = origin.Actor.String()
+		}
+	}
+	return f, nil
+}
+
+// sameFinding reports whether two findings say the same about a user. Who last set a
+// believed value does not count.
+func sameFinding(a, b adapter.Finding) bool {
+	return a.Situation == b.Situation && slices.EqualFunc(a.Fields, b.Fields, func(x, y adapter.FieldDifference) bool {
+		return x.Field == y.Field && sameJSON(x.Believed, y.Believed) && sameJSON(x.Actual, y.Actual)
+	})
+}
+
+func sameJSON(a, b json.RawMessage) bool {
+	var x, y any
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return string(a) == string(b)
+	}
+	return reflect.DeepEqual(x, y)
+}

@@ -1,0 +1,397 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// readUser reads one live user, at the rate that the run may.
+func (n *run) readUser(ctx context.Context, id string) (keycloak.User, error) {
+	if err := n.Reads.Wait(ctx); err != nil {
+		// The context has ended, or would before it is this read's turn.
+		return keycloak.User{}, interrupted("waiting to read a user", err)
+	}
+	return n.Live.User(ctx, n.realm, id)
+}
+
+func (n *run) callOpen(ctx context.Context, id string) (bool, error) {
+	open, err := n.Calls.Open(ctx, n.realm, id)
+	if err != nil {
+		return false, fmt.Errorf("looking for calls on user %s: %w", id, err)
+	}
+	return open, nil
+}
+
+// belief is what is believed of one user, folded from the log, beside the
+// projection's row.
+type belief struct {
+	user  adapter.User
+	known bool
+	// deletion is the event that deleted the user, where it is believed deleted.
+	deletion adapter.Origin
+
+	row      adapter.User
+	rowKnown bool
+}
+
+// believe folds the user's stream anew: the projection may have advanced since the
+// listing, or be wrong.
+func (n *run) believe(ctx context.Context, id string) (belief, error) {
+	var events []adapter.Decoded
+	for e, err := range n.Store.ReadStream(ctx, adapter.UserStream(n.realm, id), eventstore.StreamQuery{}) {
+		if err != nil {
+			return belief{}, fmt.Errorf("reading the events of user %s: %w", id, err)
+		}
+		d, err := n.Codec.Decode(ctx, e)
+		if err != nil {
+			return belief{}, fmt.Errorf("reading the events of user %s: %w", id, err)
+		}
+		events = append(events, d)
+	}
+	rows, err := n.Believed.Users(ctx, n.realm, []string{id})
+	if err != nil {
+		return belief{}, fmt.Errorf("reading the believed user %s: %w", id, err)
+	}
+	var b belief
+	b.user, b.known = adapter.FoldUser(events)
+	b.row, b.rowKnown = rows[id]
+	if b.known && b.user.Deleted {
+		b.deletion = deletionOf(events)
+	}
+	return b, nil
+}
+
+// deletionOf is the newest event that says that the user is gone.
+func deletionOf(events []adapter.Decoded) adapter.Origin {
+	sorted := slices.Clone(events)
+	adapter.SortForFold(sorted)
+	for _, e := range slices.Backward(sorted) {
+		switch p := e.Payload.(type) {
+		case *adapter.UserApiDeleted:
+			return adapter.Origin{EventID: e.ID, At: e.OccurredAt, Actor: e.Meta.Actor}
+		case *adapter.UserApiObserved:
+			if !p.Present {
+				return adapter.Origin{EventID: e.ID, At: e.OccurredAt, Actor: e.Meta.Actor}
+			}
+		}
+	}
+	return adapter.Origin{}
+}
+
+// stale returns the fields in which the projection's row contradicts the events that
+// it claims to include. A row that is merely behind is not stale.
+func (b belief) stale() []adapter.FieldChange {
+	if !b.rowKnown || b.row.Version < b.user.Version {
+		return nil
+	}
+	return adapter.DiffUsers(b.row, b.user, append(slices.Clone(profileFields), fieldDeleted)...)
+}
+
+// fieldDeleted is the name under which adapter.DiffUsers compares existence.
+const fieldDeleted = "deleted"
+
+func (n *run) judgeQueue(ctx context.Context, q *queue) error {
+	for _, id := range q.ids {
+		if err := n.judge(ctx, id, nil); err != nil {
+			return err
+		}
+	}
+	return n.flush(ctx)
+}
+
+// judge decides about one suspect: it is read again, alone, and what is believed of
+// it is folded again after that, so that belief is never older than the read.
+// shared are the values that another user has too.
+func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
+	if _, done := n.judged[id]; done {
+		return nil
+	}
+	listed := n.digests.hasSeen(id)
+	open, err := n.callOpen(ctx, id)
+	if err != nil {
+		return err
+	}
+	if open {
+		return n.inFlight(ctx, id, listed)
+	}
+	readAt := n.Clock()
+	live, err := n.readUser(ctx, id)
+	var api *keycloak.APIError
+	gone := errors.As(err, &api) && api.UserNotFound()
+	readable := err == nil || !unreadable(err)
+	if err != nil && !gone && readable {
+		return n.keycloakFailure(ctx, "reading user "+id, err)
+	}
+	b, err := n.believe(ctx, id)
+	if err != nil {
+		return err
+	}
+	// A call that was opened meanwhile may have changed the user before the read.
+	if open, err = n.callOpen(ctx, id); err != nil {
+		return err
+	}
+	n.judged[id] = struct{}{}
+	if !listed && (!gone || b.known && !b.user.Deleted) {
+		n.compared++
+	}
+	username := live.Username
+	if username == "" {
+		username = b.user.Username
+	}
+	f := adapter.Finding{UserID: id, Username: username}
+	switch {
+	case open:
+		f.Situation = adapter.SituationInFlight
+		n.postpone(f)
+		return nil
+	case !readable:
+		f.Situation = adapter.SituationUnreadable
+		return n.find(ctx, f)
+	case !b.known && b.rowKnown:
+		// A row that no event accounts for.
+		return n.judgeRow(ctx, f, b)
+	case gone:
+		return n.judgeGone(ctx, f, b)
+	case !b.known || b.user.Deleted:
+		return n.judgeUnexpected(ctx, f, b, live, readAt)
+	default:
+		return n.judgeKnown(ctx, f, b, live, readAt, shared)
+	}
+}
+
+// inFlight counts a suspect that keytrail itself is writing to, without reading it.
+func (n *run) inFlight(ctx context.Context, id string, listed bool) error {
+	b, err := n.believe(ctx, id)
+	if err != nil {
+		return err
+	}
+	n.judged[id] = struct{}{}
+	if !listed {
+		n.compared++
+	}
+	n.postpone(adapter.Finding{UserID: id, Username: b.user.Username, Situation: adapter.SituationInFlight})
+	return nil
+}
+
+func (n *run) judgeGone(ctx context.Context, f adapter.Finding, b belief) error {
+	if !b.known || b.user.Deleted {
+		// Gone on both sides: it was deleted, or never heard of, meanwhile.
+		return n.judgeRow(ctx, f, b)
+	}
+	f.Situation = adapter.SituationMissingLive
+	if isYoung(b.user.Last.At, n.Clock(), n.Settle) {
+		n.postpone(f)
+		return nil
+	}
+	return n.find(ctx, f)
+}
+
+func (n *run) judgeUnexpected(ctx context.Context, f adapter.Finding, b belief, live keycloak.User, readAt time.Time) error {
+	now := n.Clock()
+	f.Situation = adapter.SituationUnexpectedLive
+	switch {
+	case !b.known && n.baseline:
+		if err := n.adoptUser(ctx, live, true, readAt); err != nil {
+			return err
+		}
+		return n.flushAdoptions(ctx)
+	case !b.known:
+		if at := createdAt(live); at != nil && isYoung(*at, now, n.Settle) {
+			n.postpone(f)
+			return nil
+		}
+	default:
+		if isYoung(b.deletion.At, now, n.Settle) {
+			n.postpone(f)
+			return nil
+		}
+		d, err := fieldDifference(fieldDeleted, true, false, b.deletion)
+		if err != nil {
+			return err
+		}
+		f.Fields = []adapter.FieldDifference{d}
+	}
+	return n.find(ctx, f)
+}
+
+// judgeKnown decides about a user that lives and is believed to.
+func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live keycloak.User, readAt time.Time, shared []uniqueKey) error {
+	now := n.Clock()
+	c := Compare(b.user, live, true)
+	differences, young := settled(c.Differences, now, n.Settle)
+	dropped, youngDropped := settled(c.Dropped, now, n.Settle)
+
+	adopt := c.Adopt
+	if len(dropped) > 0 {
+		adopt.Attributes = c.Read.Attributes
+	}
+	if len(adopt.Fields()) > 0 {
+		if err := n.adoptFields(ctx, live, adopt, readAt); err != nil {
+			return err
+		}
+		if err := n.flushAdoptions(ctx); err != nil {
+			return err
+		}
+	}
+
+	fields, err := recordable(differences)
+	if err != nil {
+		return err
+	}
+	f.Fields, f.Situation = fields, adapter.SituationChanged
+	if len(shared) > 0 {
+		return n.findDuplicate(ctx, f, b, shared)
+	}
+	switch {
+	case len(differences) > 0:
+		return n.find(ctx, f)
+	case len(young)+len(youngDropped) > 0:
+		if f.Fields, err = recordable(slices.Concat(young, youngDropped)); err != nil {
+			return err
+		}
+		n.postpone(f)
+		return nil
+	default:
+		return n.judgeRow(ctx, f, b)
+	}
+}
+
+// judgeRow is for a user of whom the log's account is true: only the projection may
+// still be wrong.
+func (n *run) judgeRow(ctx context.Context, f adapter.Finding, b belief) error {
+	changes := b.stale()
+	if len(changes) == 0 {
+		n.endDrift(f.UserID)
+		return nil
+	}
+	f.Situation, f.Fields = adapter.SituationStaleProjection, nil
+	for _, change := range changes {
+		d, err := fieldDifference(change.Field, change.Old, change.New, b.user.Origins[change.Field])
+		if err != nil {
+			return err
+		}
+		f.Fields = append(f.Fields, d)
+	}
+	return n.find(ctx, f)
+}
+
+// postpone counts a difference that cannot be judged yet. A drift that the user
+// already has stays open.
+func (n *run) postpone(f adapter.Finding) {
+	n.unsettled++
+	n.touched[f.UserID] = struct{}{}
+	if len(n.pending) < adapter.MaxRunFindings {
+		f.Since, f.RunID = n.Clock(), n.id
+		if f.Fields == nil {
+			f.Fields = []adapter.FieldDifference{}
+		}
+		n.pending = append(n.pending, f)
+	}
+}
+
+// judgeDuplicates finds users that share a name or an address, which no two users of
+// a realm may. The listing keeps digests only, so where two were equal it is read
+// once more for those that share them.
+func (n *run) judgeDuplicates(ctx context.Context) error {
+	if len(n.digests.collisions) == 0 {
+		return nil
+	}
+	emails, err := n.uniqueEmails(ctx)
+	if err != nil {
+		return err
+	}
+	owners := map[uniqueKey]map[string]struct{}{}
+	held := 0
+	err = n.pages(ctx, len(n.digests.seen), func(page []keycloak.User, _ time.Time) error {
+		for _, u := range page {
+			for _, key := range n.digests.uniqueKeys(u, emails) {
+				if _, ok := n.digests.collisions[key.digest]; !ok || held >= n.MaxReads {
+					continue
+				}
+				if owners[key] == nil {
+					owners[key] = map[string]struct{}{}
+				}
+				owners[key][u.ID] = struct{}{}
+				held++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	shared := map[string][]uniqueKey{}
+	for key, ids := range owners {
+		confirmed, err := n.stillOwned(ctx, key, ids, emails)
+		if err != nil {
+			return err
+		}
+		if len(confirmed) < 2 {
+			continue
+		}
+		for _, id := range confirmed {
+			shared[id] = append(shared[id], key)
+		}
+	}
+	for id, keys := range shared {
+		slices.SortFunc(keys, func(a, b uniqueKey) int { return strings.Compare(a.field, b.field) })
+		// The listing has taken it for one in sync, or for one whose known drift stands.
+		n.findings = slices.DeleteFunc(n.findings, func(f adapter.Finding) bool { return f.UserID == id })
+		n.ended = slices.DeleteFunc(n.ended, func(e string) bool { return e == id })
+		if err := n.judge(ctx, id, keys); err != nil {
+			return err
+		}
+	}
+	return n.flush(ctx)
+}
+
+// stillOwned returns those of the users that have the value when read again: an
+// address may have wandered from one user to another between two pages.
+func (n *run) stillOwned(ctx context.Context, key uniqueKey, ids map[string]struct{}, emails bool) ([]string, error) {
+	if len(ids) < 2 {
+		return nil, nil
+	}
+	var owners []string
+	for id := range ids {
+		live, err := n.readUser(ctx, id)
+		var api *keycloak.APIError
+		switch {
+		case errors.As(err, &api) && api.UserNotFound(), err != nil && unreadable(err):
+			continue
+		case err != nil:
+			return nil, n.keycloakFailure(ctx, "reading user "+id, err)
+		}
+		if slices.Contains(n.digests.uniqueKeys(live, emails), key) {
+			owners = append(owners, id)
+		}
+	}
+	return owners, nil
+}
+
+// findDuplicate reports shared values, beside whatever else differs.
+func (n *run) findDuplicate(ctx context.Context, f adapter.Finding, b belief, shared []uniqueKey) error {
+	f.Situation = adapter.SituationDuplicate
+	for _, key := range shared {
+		if slices.ContainsFunc(f.Fields, func(d adapter.FieldDifference) bool { return d.Field == key.field }) {
+			continue
+		}
+		var believed any = b.user.Username
+		if key.field == adapter.FieldEmail {
+			believed = b.user.Email
+		}
+		d, err := fieldDifference(key.field, believed, key.value, b.user.Origins[key.field])
+		if err != nil {
+			return err
+		}
+		f.Fields = append(f.Fields, d)
+	}
+	return n.find(ctx, f)
+}

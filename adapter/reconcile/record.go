@@ -1,0 +1,348 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// meta is the metadata of the run's events. What keytrail notes on a user's stream
+// it notes on its own account: whoever asked for the run did not change the user.
+func (n *run) meta(actor adapter.Actor) adapter.Metadata {
+	m := adapter.Metadata{
+		CorrelationID: n.call.CorrelationID, Actor: &actor, Reason: n.call.Reason,
+		Source: n.call.Source, Traceparent: n.call.Traceparent,
+	}
+	cause := n.started.ID
+	if cause == uuid.Nil {
+		cause = n.call.CausationID
+	}
+	if cause != uuid.Nil {
+		m.CausationID = &cause
+	}
+	return m
+}
+
+// derived is the id of the event of this kind about this user: one in each run.
+func (n *run) derived(kind, userID string) uuid.UUID {
+	return eventstore.DerivedID(n.id, n.state.StartedAt, source+"."+kind+":"+userID, 0)
+}
+
+// record appends to the run's own stream what is waiting and then the payloads. The
+// stream is at the version that this run has left it at, unless somebody else has
+// declared the run dead: then it ends.
+func (n *run) record(ctx context.Context, payloads ...adapter.Payload) error {
+	now := n.Clock()
+	for _, p := range payloads {
+		n.drafts = append(n.drafts, adapter.Draft{Payload: p, OccurredAt: now, Meta: n.meta(n.call.Actor)})
+	}
+	events := slices.Clone(n.unsure)
+	for _, d := range n.drafts {
+		e, err := n.Codec.Encode(ctx, d)
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
+	}
+	n.drafts = nil
+	if len(events) == 0 {
+		return nil
+	}
+	// Until the store has answered nobody knows whether they are recorded. The same
+	// append may be repeated then.
+	n.unsure = events
+	recorded, err := n.Store.Append(ctx, eventstore.StreamAppend{
+		Stream: adapter.ReconciliationStream(n.id), Expected: eventstore.ExpectVersion(n.state.Version), Events: events,
+	})
+	var conflict *eventstore.ConflictError
+	if errors.As(err, &conflict) {
+		return aborted(&adapter.Error{
+			Code:   adapter.CodeRunInProgress,
+			Detail: fmt.Sprintf("run %s of realm %s was ended by another process", n.id, n.realm), Err: err,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("recording run %s: %w", n.id, err)
+	}
+	n.unsure = nil
+	for _, e := range recorded {
+		d, err := n.Codec.Decode(ctx, e)
+		if err != nil {
+			return err
+		}
+		n.state.Apply(d)
+		if e.Type == adapter.TypeReconciliationStarted {
+			n.started = e
+		}
+	}
+	return nil
+}
+
+// batch is how many drifts are recorded in one transaction.
+const batch = 100
+
+func (n *run) flush(ctx context.Context) error {
+	if len(n.drafts) == 0 {
+		return nil
+	}
+	return n.record(ctx)
+}
+
+// find records a drift that appears or changes, and counts one that is known.
+func (n *run) find(ctx context.Context, f adapter.Finding) error {
+	n.touched[f.UserID] = struct{}{}
+	previous, known := n.open[f.UserID]
+	if known && sameFinding(previous, f) {
+		n.findings = append(n.findings, previous)
+		return nil
+	}
+	phase := adapter.DriftAppeared
+	if known {
+		phase = adapter.DriftAltered
+	}
+	now := n.Clock()
+	f.Since, f.RunID = now, n.id
+	if f.Fields == nil {
+		f.Fields = []adapter.FieldDifference{}
+	}
+	n.findings = append(n.findings, f)
+	n.log.InfoContext(ctx, "drift detected", "user_id", f.UserID, "situation", f.Situation, "phase", phase)
+	return n.drift(ctx, now, f, phase)
+}
+
+// end records that a drift is over.
+func (n *run) end(ctx context.Context, userID string) error {
+	n.log.InfoContext(ctx, "drift ended", "user_id", userID)
+	return n.drift(ctx, n.Clock(), n.open[userID], adapter.DriftEnded)
+}
+
+func (n *run) drift(ctx context.Context, at time.Time, f adapter.Finding, phase adapter.DriftPhase) error {
+	n.drafts = append(n.drafts, adapter.Draft{
+		ID: n.derived("drift", f.UserID), OccurredAt: at, Meta: n.meta(n.call.Actor),
+		Payload: &adapter.DriftDetected{
+			RunID: n.id, Realm: n.realm, UserID: f.UserID, Username: f.Username,
+			Phase: phase, Situation: f.Situation, Fields: f.Fields,
+		},
+	})
+	if len(n.drafts) < batch {
+		return nil
+	}
+	return n.flush(ctx)
+}
+
+// adoption is a fact about a user that the run has read and nobody believed yet.
+type adoption struct {
+	userID   string
+	baseline bool
+	append   eventstore.StreamAppend
+}
+
+// adoptUser notes a user never heard of as the starting point.
+func (n *run) adoptUser(ctx context.Context, live keycloak.User, full bool, readAt time.Time) error {
+	return n.adopt(ctx, live.ID, true, adapter.Draft{
+		ID: n.derived("baseline", live.ID), OccurredAt: readAt,
+		Payload: &adapter.UserApiBaselined{
+			UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
+			Set:     profileOf(live, full), CreatedAt: createdAt(live), RunID: n.id.String(),
+		},
+	})
+}
+
+// adoptFields notes fields that were never seen, or that were asked for and dropped.
+func (n *run) adoptFields(ctx context.Context, live keycloak.User, set adapter.Profile, readAt time.Time) error {
+	return n.adopt(ctx, live.ID, false, adapter.Draft{
+		ID: n.derived("observed", live.ID), OccurredAt: readAt,
+		Payload: &adapter.UserApiObserved{
+			UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
+			Present: true, Set: set, CreatedAt: createdAt(live), Because: "reconciliation",
+		},
+	})
+}
+
+func (n *run) adopt(ctx context.Context, userID string, baseline bool, d adapter.Draft) error {
+	d.Meta = n.meta(adapter.System(source))
+	e, err := n.Codec.Encode(ctx, d)
+	if err != nil {
+		return err
+	}
+	expected := eventstore.ExpectAny()
+	if baseline {
+		// Whoever is first to write to the stream has heard of the user.
+		expected = eventstore.ExpectNone()
+	}
+	n.adoptions = append(n.adoptions, adoption{userID: userID, baseline: baseline, append: eventstore.StreamAppend{
+		Stream: adapter.UserStream(n.realm, userID), Expected: expected, Events: []eventstore.NewEvent{e},
+	}})
+	return nil
+}
+
+// flushAdoptions records a page's adoptions in one transaction. Where a user was
+// heard of meanwhile it records them one by one and leaves that user alone.
+func (n *run) flushAdoptions(ctx context.Context) error {
+	all := n.adoptions
+	n.adoptions = nil
+	if len(all) == 0 {
+		return nil
+	}
+	appends := make([]eventstore.StreamAppend, len(all))
+	for i, a := range all {
+		appends[i] = a.append
+	}
+	var conflict *eventstore.ConflictError
+	_, err := n.Store.Append(ctx, appends...)
+	if err != nil && !errors.As(err, &conflict) {
+		return fmt.Errorf("recording users as read: %w", err)
+	}
+	for _, a := range all {
+		if conflict != nil {
+			_, err := n.Store.Append(ctx, a.append)
+			var heard *eventstore.ConflictError
+			if errors.As(err, &heard) {
+				n.postpone(adapter.Finding{UserID: a.userID, Situation: adapter.SituationUnexpectedLive})
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("recording user %s as read: %w", a.userID, err)
+			}
+		}
+		if a.baseline {
+			n.baselined++
+		} else {
+			n.observed++
+		}
+	}
+	return nil
+}
+
+// createdAt is Keycloak's creation time of a user, nil where it tells none.
+func createdAt(u keycloak.User) *time.Time {
+	if u.CreatedTimestamp == nil || *u.CreatedTimestamp <= 0 {
+		return nil
+	}
+	at := time.UnixMilli(*u.CreatedTimestamp).UTC()
+	return &at
+}
+
+func (n *run) complete(ctx context.Context) error {
+	counts := map[adapter.Situation]int{}
+	for _, f := range n.findings {
+		counts[f.Situation]++
+	}
+	done := &adapter.ReconciliationCompleted{
+		RunID: n.id, Realm: n.realm,
+		Compared:  n.compared,
+		InSync:    n.compared - len(n.findings) - n.unsettled - n.differing.left,
+		Findings:  counts,
+		Unsettled: n.unsettled + n.unread(),
+		Baselined: n.baselined,
+	}
+	if err := n.record(ctx, done); err != nil {
+		return err
+	}
+	n.log.InfoContext(ctx, "reconciliation completed", "compared", done.Compared, "in_sync", done.InSync,
+		"findings", len(n.findings), "unsettled", done.Unsettled, "unread", n.unread(), "baselined", done.Baselined)
+	return nil
+}
+
+func (n *run) unread() int { return n.differing.left + n.unlisted.left }
+
+// abortTimeout bounds the recording of a run's end after it was cancelled.
+const abortTimeout = 5 * time.Second
+
+// abort records why the run ends. It works without the caller's context, which may
+// be what ended it.
+func (n *run) abort(ctx context.Context, why *stop) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	n.log.WarnContext(ctx, "reconciliation ended without a judgement",
+		"status", why.status, "code", why.err.Code, "error", why.err.Detail)
+	if why.err.Code != adapter.CodeRunInProgress {
+		err := n.record(ctx, &adapter.ReconciliationAborted{
+			RunID: n.id, Realm: n.realm, Status: string(why.status), Code: why.err.Code, Message: message(why.err),
+		})
+		if err == nil {
+			return
+		}
+		// The next run of the realm finds it unfinished and ends it.
+		n.log.ErrorContext(ctx, "recording the run's end", "error", err)
+	}
+	at := n.Clock()
+	n.state.Status, n.state.FinishedAt = why.status, &at
+	n.state.Code, n.state.Error = why.err.Code, message(why.err)
+}
+
+// message is what is recorded of an error: what happened, and the next step.
+func message(e *adapter.Error) string {
+	if e.Try == "" {
+		return e.Error()
+	}
+	return e.Error() + "\nTry: " + e.Try
+}
+
+// endInterrupted ends an earlier run that a crash has left open. Only one run at a
+// time is under way, so nobody is working on it; where somebody is after all, that
+// run notices on its next append.
+func (n *run) endInterrupted(ctx context.Context, id uuid.UUID) error {
+	e, err := n.Codec.Encode(ctx, adapter.Draft{
+		OccurredAt: n.Clock(), Meta: n.meta(adapter.System(source)),
+		Payload: &adapter.ReconciliationAborted{
+			RunID: id, Realm: n.realm, Status: string(adapter.RunAborted), Code: adapter.CodeInterrupted,
+			Message: "the process ended before the run did",
+		},
+	})
+	if err != nil {
+		return err
+	}
+	stream := adapter.ReconciliationStream(id)
+	var state adapter.Reconciliation
+	for stored, err := range n.Store.ReadStream(ctx, stream, eventstore.StreamQuery{}) {
+		if err != nil {
+			return fmt.Errorf("reading run %s: %w", id, err)
+		}
+		d, err := n.Codec.Decode(ctx, stored)
+		if err != nil {
+			return fmt.Errorf("reading run %s: %w", id, err)
+		}
+		state.Apply(d)
+	}
+	if state.Status != adapter.RunRunning {
+		return nil
+	}
+	_, err = n.Store.Append(ctx, eventstore.StreamAppend{
+		Stream: stream, Expected: eventstore.ExpectVersion(state.Version), Events: []eventstore.NewEvent{e},
+	})
+	var conflict *eventstore.ConflictError
+	if err != nil && !errors.As(err, &conflict) {
+		return fmt.Errorf("ending run %s: %w", id, err)
+	}
+	return nil
+}
+
+// result is the run as it stands.
+func (n *run) result() Result {
+	res := Result{Reconciliation: n.state, Verdict: Incomplete, Observed: n.observed, Pending: n.pending, Unread: n.unread()}
+	if res.Pending == nil {
+		res.Pending = []adapter.Finding{}
+	}
+	if n.state.Status != adapter.RunCompleted {
+		return res
+	}
+	slices.SortFunc(n.findings, func(a, b adapter.Finding) int { return strings.Compare(a.UserID, b.UserID) })
+	res.Findings = append(res.Findings, n.findings[:min(len(n.findings), adapter.MaxRunFindings)]...)
+	switch {
+	case len(n.findings) > 0:
+		res.Verdict = Drift
+	case n.unread() == 0:
+		res.Verdict = InSync
+	}
+	return res
+}

@@ -1,0 +1,156 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+)
+
+// Watermark remembers when a schedule last ran, over restarts and processes, and
+// lets one process at a time run it. internal/lease implements it.
+type Watermark interface {
+	// LastRun returns when the named schedule was last completed, the zero time when
+	// never.
+	LastRun(ctx context.Context, name string) (time.Time, error)
+	// TryStart takes the schedule's lease, and returns false where another process
+	// holds it. The context it returns ends when the lease is lost. done gives the
+	// lease back, and moves the watermark where completed is true.
+	TryStart(ctx context.Context, name string) (leased context.Context, done func(ctx context.Context, completed bool) error, ok bool, err error)
+}
+
+// ScheduleName is the name under which a realm's runs are leased and remembered. A
+// run by hand takes the same lease.
+func ScheduleName(realm string) string { return "reconcile/" + realm }
+
+// Scheduler starts runs at an interval. It runs one realm at a time, so that the
+// load on Keycloak is that of one run.
+type Scheduler struct {
+	// Reconcile runs a reconciliation: (*Runner).Run.
+	Reconcile func(ctx context.Context, req Request) (Result, error)
+	Watermark Watermark
+	Realms    []string
+	// Interval between the ends of completed runs; 0 switches the schedule off. Up to
+	// a tenth of it is added for each realm, always the same for the same name, so that
+	// realms do not come due together.
+	Interval time.Duration
+	// Retry is when a run that was not completed, or a lease that another process
+	// holds, is tried again. It defaults to 5 minutes and is at most Interval.
+	Retry  time.Duration
+	Clock  func() time.Time
+	Logger *slog.Logger
+
+	// sleep waits for d, or until the context ends. Tests replace it.
+	sleep func(ctx context.Context, d time.Duration) error
+}
+
+const defaultRetry = 5 * time.Minute
+
+// Run runs the schedule until ctx ends, and returns nil then. A run that fails is
+// logged and tried again; it never ends the schedule.
+func (s *Scheduler) Run(ctx context.Context) error {
+	if s.Interval <= 0 || len(s.Realms) == 0 {
+		return nil
+	}
+	log, sleep, retry := s.Logger, s.sleep, s.Retry
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if sleep == nil {
+		sleep = sleepFor
+	}
+	if retry <= 0 {
+		retry = defaultRetry
+	}
+	retry = min(retry, s.Interval)
+
+	// notBefore delays a realm whose last attempt did not end in a completed run.
+	notBefore := make(map[string]time.Time, len(s.Realms))
+	for ctx.Err() == nil {
+		var next time.Time
+		for _, realm := range s.Realms {
+			due, err := s.due(ctx, realm)
+			if err == nil && !due.After(s.Clock()) && !notBefore[realm].After(s.Clock()) {
+				err = s.once(ctx, log, realm)
+				notBefore[realm] = s.Clock().Add(retry)
+				if err == nil {
+					due, err = s.due(ctx, realm)
+				}
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				log.WarnContext(ctx, "scheduled reconciliation", "realm", realm, "error", err, "code", adapter.CodeOf(err))
+				notBefore[realm] = s.Clock().Add(retry)
+			}
+			if due.Before(notBefore[realm]) {
+				due = notBefore[realm]
+			}
+			if next.IsZero() || due.Before(next) {
+				next = due
+			}
+		}
+		if err := sleep(ctx, max(next.Sub(s.Clock()), time.Millisecond)); err != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// due is when the realm's next run is due.
+func (s *Scheduler) due(ctx context.Context, realm string) (time.Time, error) {
+	last, err := s.Watermark.LastRun(ctx, ScheduleName(realm))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading when realm %s was last reconciled: %w", realm, err)
+	}
+	if last.IsZero() {
+		return last, nil
+	}
+	return last.Add(s.Interval + jitter(realm, s.Interval)), nil
+}
+
+// once runs the realm if no other process does.
+func (s *Scheduler) once(ctx context.Context, log *slog.Logger, realm string) (err error) {
+	leased, done, ok, err := s.Watermark.TryStart(ctx, ScheduleName(realm))
+	if err != nil {
+		return fmt.Errorf("taking the lease to reconcile realm %s: %w", realm, err)
+	}
+	if !ok {
+		log.DebugContext(ctx, "another process reconciles", "realm", realm)
+		return nil
+	}
+	completed := false
+	defer func() {
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+		defer cancel()
+		if doneErr := done(release, completed); doneErr != nil {
+			err = errors.Join(err, fmt.Errorf("giving back the lease to reconcile realm %s: %w", realm, doneErr))
+		}
+	}()
+	res, err := s.Reconcile(leased, Request{Realm: realm, Trigger: "schedule"})
+	completed = err == nil && res.Status == adapter.RunCompleted
+	return err
+}
+
+// jitter is up to a tenth of the interval, fixed for a realm.
+func jitter(realm string, interval time.Duration) time.Duration {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(realm)) // a hash never refuses
+	return time.Duration(float64(interval) / 10 * float64(h.Sum32()) / float64(1<<32))
+}
+
+func sleepFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
