@@ -27,11 +27,16 @@ func ReadCursor(cursor string, parts ...*string) error {
 		err = fmt.Errorf("it has %d parts, not %d", len(read), len(parts))
 	}
 	if err != nil {
-		return adapter.Errorf(adapter.CodeInvalidRequest, "the cursor is not one that this program gave: %w", err).
-			WithTry("leave the cursor out to start from the first page")
+		return BadCursor(err)
 	}
 	for i, part := range parts {
-		*part = read[i]
+		*part = CleanText(read[i])
 	}
 	return nil
+}
+
+// BadCursor is the error of a cursor that is none of ours.
+func BadCursor(err error) error {
+	return adapter.Errorf(adapter.CodeInvalidRequest, "the cursor is not one that this program gave: %w", err).
+		WithTry("leave the cursor out to start from the first page")
 }

@@ -109,6 +109,21 @@ func FormatTime(t time.Time) any {
 	return t.UTC().Format(timeFormat)
 }
 
+// FormatRequired is FormatTime for columns that cannot be empty: the zero time becomes
+// the year 1970.
+func FormatRequired(t time.Time) any {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
+	}
+	return FormatTime(t)
+}
+
+// ParseTime reads what FormatTime wrote.
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	return t.UTC(), err
+}
+
 // Time reads a time column, NULL as the zero time.
 type Time struct{ time.Time }
 
@@ -120,11 +135,11 @@ func (t *Time) Scan(src any) error {
 	case time.Time:
 		t.Time = v.UTC()
 	case string:
-		parsed, err := time.Parse(time.RFC3339Nano, v)
+		parsed, err := ParseTime(v)
 		if err != nil {
 			return fmt.Errorf("time column: %w", err)
 		}
-		t.Time = parsed.UTC()
+		t.Time = parsed
 	default:
 		return fmt.Errorf("time column holds a %T", src)
 	}
@@ -174,16 +189,23 @@ func Upsert(ctx context.Context, tx *sql.Tx, table string, key, columns []string
 	})
 }
 
-// SelectByKey reads the rows whose key columns equal one of keys, in chunks, and calls
-// scan for each. Columns of the key must be of type {text}.
-func SelectByKey(ctx context.Context, db *sql.DB, selection, table string, key []string, keys [][]any, scan func(*sql.Rows) error) error {
-	where := "SELECT " + selection + " FROM " + table + " WHERE (" + strings.Join(key, ", ") + ") IN (VALUES "
-	return inChunks(keys, maxParameters/len(key), func(chunk [][]any) error {
-		args := make([]any, 0, len(chunk)*len(key))
+// SelectByKey calls query, which ends with the key columns in parentheses, for as many
+// keys at a time as a statement takes, and scan for each row:
+//
+//	SELECT state FROM t WHERE (realm, user_id)
+//
+// Columns of the key must be of type {text}.
+func SelectByKey(ctx context.Context, db *sql.DB, query string, keys [][]any, scan func(*sql.Rows) error) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	columns := len(keys[0])
+	return inChunks(keys, maxParameters/columns, func(chunk [][]any) error {
+		args := make([]any, 0, len(chunk)*columns)
 		for _, k := range chunk {
 			args = append(args, k...)
 		}
-		return Query(ctx, db, scan, where+placeholders(len(chunk), len(key))+")", args...)
+		return Query(ctx, db, scan, query+" IN (VALUES "+placeholders(len(chunk), columns)+")", args...)
 	})
 }
 

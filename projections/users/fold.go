@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
@@ -131,7 +130,8 @@ func load(ctx context.Context, b projections.Batch, users map[key]*row) error {
 	for k := range users {
 		keys = append(keys, []any{k.realm, k.userID})
 	}
-	err := projections.SelectByKey(ctx, b.DB.Read, "realm, user_id, state", b.Tables.Name(table), keyColumns, keys,
+	err := projections.SelectByKey(ctx, b.DB.Read,
+		`SELECT realm, user_id, state FROM `+b.Tables.Name(table)+` WHERE (realm, user_id)`, keys,
 		func(rows *sql.Rows) error {
 			var k key
 			var state []byte
@@ -204,15 +204,8 @@ func (r *row) values(k key) ([]any, error) {
 	}
 	return []any{
 		k.realm, k.userID, projections.CleanText(u.Username), email, u.Enabled, u.Deleted, searchText(u), string(state),
-		int64(u.Version), int64(r.newest.Position), notZero(u.Last.At), notZero(r.newest.RecordedAt),
+		int64(u.Version), int64(r.newest.Position), projections.FormatRequired(u.Last.At), projections.FormatRequired(r.newest.RecordedAt),
 	}, nil
-}
-
-func notZero(t time.Time) any {
-	if t.IsZero() {
-		t = time.Unix(0, 0)
-	}
-	return projections.FormatTime(t)
 }
 
 func searchText(u adapter.User) string {
