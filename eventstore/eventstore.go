@@ -35,17 +35,18 @@ type NewEvent struct {
 	// ID identifies the event for ever. Use NewID for a new fact and DerivedID for
 	// one that follows from another event, so that a consumer that repeats itself
 	// after a crash appends the same event and not another.
-	ID   uuid.UUID
+	ID uuid.UUID
+	// Type has at most 255 bytes.
 	Type string
-	// Data and Metadata are JSON objects and are stored byte for byte.
+	// Data and Metadata are JSON objects in UTF-8 and are stored byte for byte.
 	Data     json.RawMessage
 	Metadata json.RawMessage
 	// CorrelationID names the whole story, CausationID the event that directly
 	// caused this one (uuid.Nil: none). Both repeat what Metadata says, as columns.
 	CorrelationID uuid.UUID
 	CausationID   uuid.UUID
-	// OccurredAt is when it happened, which may be long before it is recorded.
-	// Stores keep microseconds.
+	// OccurredAt is when it happened, which may be long before it is recorded. Stores
+	// keep microseconds, of the years 1 to 9999.
 	OccurredAt time.Time
 	// RawBody, if any, is kept beside the event in the same transaction, with a
 	// retention of its own.
@@ -112,15 +113,18 @@ type StreamAppend struct {
 type Appender interface {
 	// Append adds events to one or several streams in one transaction, or none of
 	// them, and returns them as recorded, in the order given. Positions follow that
-	// order too.
+	// order too. Parts that name the same stream follow on each other: the second
+	// finds the versions that the first has made.
 	//
 	// It is idempotent: an append all of whose event ids are recorded already, with
 	// the same stream, type and data, returns the first result whatever versions it
-	// expects. The same id with other content is ErrEventIDReused.
+	// expects. The same id with other content is ErrEventIDReused, and so is an append
+	// of which only some ids are recorded.
 	//
 	// Errors: *ConflictError when a stream is not at the version expected (nothing
-	// was written); ErrInvalidEvent when an event is malformed; ErrUnavailable when
-	// the store cannot take it now and the same append may be tried again; the
+	// was written); ErrInvalidEvent when an event is malformed or a part has none;
+	// ErrClosed; ErrUnavailable when the store cannot take it now, or its answer got
+	// lost, and the same append may be tried again, which is safe as it is; the
 	// context's error when it ended first, in which case the outcome is unknown and
 	// the same append may be repeated to find it out.
 	Append(ctx context.Context, appends ...StreamAppend) ([]Event, error)

@@ -1,7 +1,6 @@
 package eventstore_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -98,7 +97,7 @@ func TestUUIDStream(t *testing.T) {
 
 func TestExpected(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, eventstore.ExpectAny(), eventstore.Expected{})
+	require.Equal(t, eventstore.Expected{}, eventstore.ExpectAny())
 	require.Equal(t, eventstore.ExpectNone(), eventstore.ExpectVersion(0))
 	_, exact := eventstore.ExpectAny().Exact()
 	require.False(t, exact)
@@ -112,7 +111,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	stream := eventstore.NamedStream("user", "acme", "7")
 	wrapped := fmt.Errorf("append: %w", &eventstore.ConflictError{Stream: stream, Expected: 1, Actual: 2})
 	var conflict *eventstore.ConflictError
-	require.True(t, errors.As(wrapped, &conflict))
+	require.ErrorAs(t, wrapped, &conflict)
 	require.Equal(t, "append: stream user/acme/7 is at version 2, not 1: it was written to meanwhile", wrapped.Error())
 	require.ErrorContains(t, &eventstore.SchemaError{Current: 0, Supported: 1}, "Try: keytrail migrate")
 	require.ErrorContains(t, &eventstore.SchemaError{Current: 2, Supported: 1}, "newer than this program's 1")

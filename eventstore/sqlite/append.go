@@ -29,7 +29,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		{&s.upsertStream, `INSERT INTO api_streams (aggregate_id, stream, version, first_position, last_position) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (aggregate_id) DO UPDATE SET version = excluded.version, last_position = excluded.last_position`},
 	} {
-		stmt, err := s.write.PrepareContext(ctx, p.text)
+		stmt, err := s.write.PrepareContext(ctx, p.text) //nolint:sqlclosecheck // closed with the database, as long as which it lives
 		if err != nil {
 			return err
 		}

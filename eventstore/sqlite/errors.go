@@ -20,7 +20,7 @@ func classify(doing string, err error) error {
 	if !errors.As(err, &e) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	fact := ""
+	var fact string
 	switch e.Code() & 0xff { // extended codes carry the primary one in the low byte
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		fact = "another process has been writing to the database for too long"

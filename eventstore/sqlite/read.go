@@ -70,8 +70,10 @@ func scanEvents(rows *sql.Rows, maxBytes int) (events []eventstore.Event, cut bo
 			text string
 			id   *uuid.UUID
 		}{
-			{id, &e.ID}, {aggregateID, &parsedAggregateID},
-			{correlationID.String, &e.CorrelationID}, {causationID.String, &e.CausationID},
+			{id, &e.ID},
+			{aggregateID, &parsedAggregateID},
+			{correlationID.String, &e.CorrelationID},
+			{causationID.String, &e.CausationID},
 		} {
 			if c.text == "" { // NULL: these are nil ids
 				continue

@@ -277,12 +277,18 @@ func testWaiting(t *testing.T, create Factory) {
 	third := open(t, d)
 	require.Equal(t, answer{head: 2}, receive(t, wait(third, ctx, 0)), "also by a store that was opened later")
 
+	// An append of which nobody tells.
+	own, others = wait(s, ctx, 2), wait(other, ctx, 2)
+	require.NoError(t, d.Hold(t, to(newStream(), eventstore.ExpectNone(), newEvent("C")))())
+	require.Equal(t, answer{head: 3}, receive(t, own))
+	require.Equal(t, answer{head: 3}, receive(t, others))
+
 	gone, cancel := context.WithCancel(t.Context())
-	cancelled := wait(s, gone, 2)
+	cancelled := wait(s, gone, 3)
 	cancel()
 	require.ErrorIs(t, receive(t, cancelled).err, context.Canceled)
 
-	closed := wait(other, ctx, 2)
+	closed := wait(other, ctx, 3)
 	require.NoError(t, other.Close())
 	require.ErrorIs(t, receive(t, closed).err, eventstore.ErrClosed)
 }

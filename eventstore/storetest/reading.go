@@ -38,7 +38,8 @@ func testReadStream(t *testing.T, create Factory) {
 		require.Equal(t, c.want, collect(t, s.ReadStream(within(t), a, c.query)), name)
 	}
 	require.Empty(t, collect(t, s.ReadStream(within(t), newStream(), eventstore.StreamQuery{})))
-	for range s.ReadStream(within(t), a, eventstore.StreamQuery{}) {
+	for _, err := range s.ReadStream(within(t), a, eventstore.StreamQuery{}) {
+		require.NoError(t, err)
 		break // a consumer may stop at any time
 	}
 }
@@ -101,8 +102,10 @@ func testReadLog(t *testing.T, create Factory) {
 		"recorded never":               {RecordedFrom: at(100)},
 		"recorded in another zone":     {RecordedFrom: at(10).In(time.FixedZone("X", 3600)), RecordedTo: at(20).In(time.FixedZone("Y", -3600))},
 		"recorded until the far end":   {RecordedTo: time.Date(20_000, 1, 1, 0, 0, 0, 0, time.UTC)},
-		"everything at once": {After: 2, Before: 59, Types: []string{"A", "B"}, Category: "user", CorrelationID: correlation,
-			CausationID: cause, RecordedFrom: at(1), RecordedTo: at(58)},
+		"everything at once": {
+			After: 2, Before: 59, Types: []string{"A", "B"}, Category: "user", CorrelationID: correlation,
+			CausationID: cause, RecordedFrom: at(1), RecordedTo: at(58),
+		},
 	} {
 		for _, backward := range []bool{false, true} {
 			q.Backward = backward
