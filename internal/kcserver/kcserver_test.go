@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -162,4 +163,13 @@ func TestSetEventsOffLeavesNoTrace(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, pulled, 1)
 	require.Contains(t, pulled[0].Representation, `"seen"`)
+}
+
+func TestTakenPortIsReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	kcserver.Shared(t) // skips where there is no Java; later starts find everything in the cache
+	taken := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(taken.Close)
+	_, err := kcserver.Start(t.Context(), kcserver.Options{Port: taken.Listener.Addr().(*net.TCPAddr).Port})
+	require.ErrorContains(t, err, "address already in use; try: stop what listens there")
 }

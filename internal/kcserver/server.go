@@ -95,6 +95,10 @@ func (d *distribution) start(ctx context.Context, opts Options) (_ *Server, err 
 	port, management := ports[0], ports[1]
 	if opts.Port != 0 {
 		port = opts.Port
+		// Asked first, because on a taken port Keycloak says that it is ready, and then ends.
+		if err := ensureFree(ctx, port); err != nil {
+			return nil, err
+		}
 	}
 	home, err := d.newHome()
 	if err != nil {
@@ -155,23 +159,17 @@ func (d *distribution) start(ctx context.Context, opts Options) (_ *Server, err 
 	return s, nil
 }
 
-// awaitReady asks the management port: the main one opens before the bootstrap
-// has ended (26.7.3, measured).
+// awaitReady wants two answers: of the management port, because the main one
+// may open before the bootstrap has ended, and of the main one, because the
+// bootstrap may end although that port was taken (26.7.3, measured).
 func (s *Server) awaitReady(ctx context.Context, health string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, health, nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := s.admin.http.Do(req); err == nil {
-			_ = resp.Body.Close() // only the status matters
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		if s.answers(ctx, health, `"UP"`) && s.answers(ctx, s.URL+"/realms/master", `"realm":"master"`) {
+			return nil
 		}
 		select {
 		case <-s.process.Done():
@@ -181,6 +179,20 @@ func (s *Server) awaitReady(ctx context.Context, health string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+func (s *Server) answers(ctx context.Context, url, sign string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := s.admin.http.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	return err == nil && resp.StatusCode == http.StatusOK && strings.Contains(string(body), sign)
 }
 
 // attach uses a Keycloak that somebody else runs.
@@ -224,6 +236,15 @@ func (s *Server) Stop() error {
 		}
 	})
 	return s.stopErr
+}
+
+func ensureFree(ctx context.Context, port int) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		return fmt.Errorf("Keycloak's port: %w; try: stop what listens there, or choose another port", err)
+	}
+	return l.Close()
 }
 
 // freePorts returns n different ports that were free a moment ago.

@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"regexp"
@@ -52,6 +53,12 @@ func main() {
 
 func run(ctx context.Context, opts options) (err error) {
 	fmt.Fprintln(opts.out, "starting Keycloak … (the first time fetches and builds it, which takes minutes)")
+	for _, stale := range []string{opts.envFile, opts.testEnv} {
+		// Whoever waits for the file must not find the one of an earlier server.
+		if err := os.Remove(stale); stale != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	serverOptions := kcserver.Options{Port: opts.port}
 	if opts.verbose {
 		serverOptions.Log = opts.log
