@@ -140,7 +140,7 @@ func (s *Server) grant(realm *Realm, r *http.Request, form url.Values) reply {
 	if grant == "client_credentials" {
 		eventType = "CLIENT_LOGIN"
 	}
-	if grant == "" {
+	if !form.Has("grant_type") {
 		return oauthFail(http.StatusBadRequest, "invalid_request", "Missing form parameter: grant_type")
 	}
 	if grant != "client_credentials" && grant != "password" {

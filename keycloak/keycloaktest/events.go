@@ -143,13 +143,14 @@ func (e *adminEvent) pushed() pushedEvent {
 	return p
 }
 
-// pulled has the session only of people: that of a service account is transient.
+// pulled has no session where there is none to last: that of a service account is
+// transient, and a registration comes before the login.
 func (e *userEvent) pulled() pulledUserEvent {
 	p := pulledUserEvent{
 		ID: e.id, Time: e.time, Type: e.typ, RealmID: e.realmID, ClientID: e.clientID, UserID: e.userID, SessionID: e.sessionID,
 		IPAddress: e.ip, Error: e.err, Details: e.details,
 	}
-	if e.typ == "CLIENT_LOGIN" {
+	if e.typ == "CLIENT_LOGIN" || e.typ == "REGISTER" {
 		p.SessionID = ""
 	}
 	return p

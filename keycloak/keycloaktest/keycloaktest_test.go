@@ -8,17 +8,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
+	"github.com/keytrail/keytrail/internal/kcserver"
 	"github.com/keytrail/keytrail/keycloak/keycloaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(kcserver.Main(m)) }
 
 // rig is a fake server with the realm acme, a service account that may do all that
 // keytrail does, and a plain client that speaks for it.

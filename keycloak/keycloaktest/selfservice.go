@@ -37,7 +37,7 @@ func (r *Realm) Register(reg Registration) (userID string, err error) {
 	code := randomText(18)
 	details := map[string]string{
 		"auth_method": "openid-connect", "register_method": "form", "redirect_uri": r.accountURL(), "code_id": code,
-		"email": reg.Email, "username": u.Username,
+		"email": reg.Email, "username": reg.Username, // as entered
 	}
 	if reg.FirstName != "" {
 		details["first_name"] = reg.FirstName
