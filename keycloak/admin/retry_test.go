@@ -401,20 +401,6 @@ func (t transportFunc) CloseIdleConnections() {
 	}
 }
 
-func TestIdempotencyKeyIsNotForwarded(t *testing.T) {
-	t.Parallel()
-	s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Idempotency-Key") != "" || r.Header.Get("X-Idempotency-Key") != "" {
-			status(400)(w, r)
-			return
-		}
-		succeed(w, r)
-	})
-	for method, call := range calls {
-		require.NoError(t, call(testContext(t), newClient(t, s.URL)), method)
-	}
-}
-
 func TestErrorTexts(t *testing.T) {
 	t.Parallel()
 	err := &admin.TransportError{Op: "GET /x", Kind: admin.KindReset, Err: errors.New("Bearer abcdefgh12345678 broke")}
