@@ -32,7 +32,14 @@ func (f *Finder) tell(ctx context.Context, s seed) (Trace, error) {
 	if err := a.close(ctx, main); err != nil {
 		return Trace{}, err
 	}
-	t := newTrace(main[0].CorrelationID, a.all())
+	events := a.all()
+	calls := callsOf(events)
+	if a.truncated {
+		if calls, err = f.wholeCalls(ctx, calls); err != nil {
+			return Trace{}, err
+		}
+	}
+	t := newTrace(main[0].CorrelationID, events, calls)
 	t.Truncated, t.Others = a.truncated, s.others
 	return t, nil
 }
@@ -331,10 +338,28 @@ func causes(e adapter.Decoded) []uuid.UUID {
 	return ids
 }
 
-// newTrace makes the trace of events in the order of positions.
-func newTrace(correlation uuid.UUID, events []adapter.Decoded) Trace {
-	ordered := newTree(views(events)).inOrder()
-	t := Trace{CorrelationID: correlation, Events: ordered, Calls: callsOf(events)}
+// wholeCalls folds calls again from their streams, so that a call whose end was cut
+// off the story does not seem to be open.
+func (f *Finder) wholeCalls(ctx context.Context, calls []adapter.Call) ([]adapter.Call, error) {
+	for i, c := range calls {
+		events, err := collect(f.Store.ReadStream(ctx, adapter.CallStream(c.CallID), eventstore.StreamQuery{}))
+		if err != nil {
+			return nil, err
+		}
+		decoded, err := f.decodeAll(ctx, events)
+		if err != nil {
+			return nil, err
+		}
+		if whole, ok := adapter.FoldCall(decoded); ok {
+			calls[i] = whole
+		}
+	}
+	return calls, nil
+}
+
+// newTrace makes the trace of events, which come in the order of positions.
+func newTrace(correlation uuid.UUID, events []adapter.Decoded, calls []adapter.Call) Trace {
+	t := Trace{CorrelationID: correlation, Events: newTree(views(events)).inOrder(), Calls: calls}
 	st := study(t)
 	t.Status = st.status()
 	t.Summary = st.summary()

@@ -20,6 +20,9 @@ import (
 // unknown type, and members whose key is gone, are named as such.
 func Describe(v adapter.View) string { return words{}.describe(v) }
 
+// memberActor is the JSON name of who did it, in metadata and payloads.
+const memberActor = "actor"
+
 // words puts events into words, with the user names that are known from elsewhere.
 type words struct {
 	names map[adapter.UserRef]string
@@ -30,8 +33,15 @@ type words struct {
 
 func (w words) describe(v adapter.View) string {
 	text := w.event(v)
-	if len(v.Forgotten) > 0 {
-		text += " (forgotten: " + strings.Join(v.Forgotten, ", ") + ")"
+	var forgotten []string
+	for _, member := range v.Forgotten {
+		// Who did it is told elsewhere, see who.
+		if member != memberActor && !slices.Contains(forgotten, member) {
+			forgotten = append(forgotten, member)
+		}
+	}
+	if len(forgotten) > 0 {
+		text += " (forgotten: " + strings.Join(forgotten, ", ") + ")"
 	}
 	return oneLine(text)
 }
@@ -460,7 +470,7 @@ func (w words) reconciliation(v adapter.View) string {
 		text := "compared " + number(p.Compared, "user") + ": " + strconv.Itoa(p.InSync) + " in sync"
 		for _, s := range slices.Sorted(maps.Keys(p.Findings)) {
 			if p.Findings[s] > 0 {
-				text += ", " + strconv.Itoa(p.Findings[s]) + " " + strings.ReplaceAll(string(s), "_", " ")
+				text += ", " + strconv.Itoa(p.Findings[s]) + " " + situation(s)
 			}
 		}
 		if p.Unsettled > 0 {
@@ -477,6 +487,23 @@ func (w words) reconciliation(v adapter.View) string {
 		return "the run was aborted and judges nothing: " + reason(string(p.Code), p.Message, "")
 	}
 	return ""
+}
+
+// situation says how users counted under it are.
+func situation(s adapter.Situation) string {
+	switch s {
+	case adapter.SituationMissingLive:
+		return "missing in Keycloak"
+	case adapter.SituationUnexpectedLive:
+		return "never heard of"
+	case adapter.SituationDuplicate:
+		return "listed more than once"
+	case adapter.SituationStaleProjection:
+		return "not folded yet"
+	case adapter.SituationInFlight:
+		return "with a call under way"
+	}
+	return strings.ReplaceAll(string(s), "_", " ") // changed, unreadable
 }
 
 func (w words) drift(p *adapter.DriftDetected) string {
@@ -663,8 +690,11 @@ func span(d time.Duration) string {
 		return strconv.FormatInt(int64(math.Round(float64(d)/float64(time.Millisecond))), 10) + " ms"
 	case d < 9950*time.Millisecond:
 		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	}
+	d = d.Round(time.Second)
+	switch {
 	case d < time.Minute:
-		return strconv.Itoa(int(d.Seconds()+0.5)) + " s"
+		return strconv.Itoa(int(d.Seconds())) + " s"
 	case d < time.Hour:
 		return units(d, time.Minute, "min", time.Second, "s")
 	case d < 24*time.Hour:

@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -73,17 +75,23 @@ const (
 
 // CallReader lists calls by status.
 type CallReader interface {
-	// CallsByStatus returns at most limit calls that have one of the statuses, of the
-	// realm (empty: all), newest first in the order of (RequestedAt, CallID). Where
-	// before is not nil it returns only those that come after it in that order, and
-	// where requestedUntil is not zero only those requested until then.
-	CallsByStatus(ctx context.Context, statuses []adapter.CallStatus, realm string, requestedUntil time.Time, before *CallMark, limit int) ([]adapter.Call, error)
+	// ListCalls returns a page of the calls that have one of the statuses, of the realm
+	// (empty: all), newest first in the order of (RequestedAt, CallID), and the next
+	// page's cursor, empty on the last. Pages may be smaller than limit.
+	ListCalls(ctx context.Context, statuses []adapter.CallStatus, realm string, limit int, cursor string) ([]adapter.Call, string, error)
 }
 
-// CallMark is a call's place in the order (RequestedAt, CallID).
-type CallMark struct {
+// callMark is a call's place in a CallReader's list: the page that it was on and its
+// place in the list's order, since a page is seldom used up.
+type callMark struct {
+	Page        string    `json:"p,omitempty"`
 	RequestedAt time.Time `json:"t"`
 	CallID      uuid.UUID `json:"id"`
+}
+
+// before reports whether c comes after the mark in the list.
+func (m *callMark) before(c adapter.Call) bool {
+	return m == nil || cmp.Or(c.RequestedAt.Compare(m.RequestedAt), bytes.Compare(c.CallID[:], m.CallID[:])) < 0
 }
 
 // Failures collects what needs attention: failed and unknown calls, calls that are
@@ -210,34 +218,44 @@ func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStat
 	if f.Calls == nil {
 		return nil, nil
 	}
-	var before *CallMark
+	var after *callMark
+	page := ""
 	if mark != "" {
-		before = new(CallMark)
-		if json.Unmarshal([]byte(mark), before) != nil {
+		after = new(callMark)
+		if json.Unmarshal([]byte(mark), after) != nil {
 			return nil, badCursor()
 		}
+		page = after.Page
 	}
-	calls, err := f.Calls.CallsByStatus(ctx, statuses, realm, until, before, limit)
-	if err != nil {
-		return nil, err
-	}
-	items := make([]Failure, 0, len(calls))
-	for _, c := range calls {
-		item, err := CallFailure(c)
+	var items []Failure
+	for {
+		calls, next, err := f.Calls.ListCalls(ctx, statuses, realm, limit, page)
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, item)
+		for _, c := range calls {
+			if !after.before(c) || (!until.IsZero() && c.RequestedAt.After(until)) {
+				continue
+			}
+			raw, err := json.Marshal(callMark{Page: page, RequestedAt: c.RequestedAt, CallID: c.CallID})
+			if err != nil {
+				return nil, fmt.Errorf("marking call %s: %w", c.CallID, err)
+			}
+			item := callFailure(c)
+			item.mark = string(raw)
+			if items = append(items, item); len(items) == limit {
+				return items, nil
+			}
+		}
+		if next == "" {
+			return items, nil
+		}
+		page = next
 	}
-	return items, nil
 }
 
-// CallFailure puts a call into a line of the list.
-func CallFailure(c adapter.Call) (Failure, error) {
-	mark, err := json.Marshal(CallMark{RequestedAt: c.RequestedAt, CallID: c.CallID})
-	if err != nil {
-		return Failure{}, fmt.Errorf("marking call %s: %w", c.CallID, err)
-	}
+// callFailure puts a call into a line of the list.
+func callFailure(c adapter.Call) Failure {
 	kind := FailureCallFailed
 	switch c.Status {
 	case adapter.CallUnknown:
@@ -248,8 +266,8 @@ func CallFailure(c adapter.Call) (Failure, error) {
 	return Failure{
 		Kind: kind, At: utc(c.RequestedAt), Realm: c.Realm, UserID: c.UserID, Username: c.Username,
 		Summary: oneLine(callTitle(words{}, c) + by(c.Actor) + ": " + callOutcome(c)), Next: nextOfCall(c),
-		Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID, mark: string(mark),
-	}, nil
+		Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID,
+	}
 }
 
 // backward reads the events of a type, newest first, from the mark on.
@@ -275,9 +293,12 @@ func (f *Failures) backward(ctx context.Context, eventType, mark string) (iter.S
 	}, nil
 }
 
+// byID names users by their ids where an event does not hold their names.
+var byID = words{names: map[adapter.UserRef]string{}}
+
 func failureOf(kind FailureKind, d adapter.Decoded) Failure {
 	return Failure{
-		Kind: kind, At: utc(d.OccurredAt), Summary: Describe(d.View()), CorrelationID: d.CorrelationID,
+		Kind: kind, At: utc(d.OccurredAt), Summary: byID.describe(d.View()), CorrelationID: d.CorrelationID,
 		ID: d.Stream.AggregateID(), mark: strconv.FormatInt(int64(d.Position), 10),
 	}
 }
@@ -311,7 +332,7 @@ func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([
 		if realm != "" && item.Realm != realm {
 			continue
 		}
-		item.Summary = oneLine(Describe(first.View()) + "; " + Describe(d.View()))
+		item.Summary = oneLine(byID.describe(first.View()) + "; " + byID.describe(d.View()))
 		if items = append(items, item); len(items) == limit {
 			break
 		}
@@ -443,24 +464,15 @@ func WriteFailures(w io.Writer, page FailurePage, o Options) error {
 		more = ", and there is more"
 	}
 	p.line("", 0, bold, needsAttention(len(page.Items))+more+". Newest first:")
-	kinds := 0
 	for _, f := range page.Items {
-		kinds = max(kinds, len(kindWords[f.Kind]))
-	}
-	for _, f := range page.Items {
-		p.WriteByte('\n')
-		at := p.time(f.At)
-		columns := len(at) + 2 + kinds + 2
 		mark := red
 		if f.Kind == FailureCallUnknown || f.Kind == FailureCallOpen {
 			mark = yellow
 		}
-		p.line(p.paint(dim, at)+"  "+p.paint(mark, pad(kindWords[f.Kind], kinds))+"  ", columns, plain, f.Summary)
-		indent := strings.Repeat(" ", columns)
-		if f.Next != "" {
-			p.line(indent, columns, plain, f.Next)
-		}
-		p.line(indent, columns, dim, "keytrail trace "+f.CorrelationID.String())
+		p.WriteString("\n" + p.paint(dim, p.time(f.At)) + "  " + p.paint(mark, kindWords[f.Kind]) + "\n")
+		p.line("  ", 2, plain, f.Summary)
+		p.fact("next", len("story"), f.Next)
+		p.fact("story", len("story"), "keytrail trace "+f.CorrelationID.String())
 	}
 	return p.writeTo(w, "the failures")
 }

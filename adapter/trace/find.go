@@ -32,10 +32,9 @@ const (
 
 // UserLookup finds users for whom only a person's idea of an id is known.
 type UserLookup interface {
-	// LookupUser finds the user with this Keycloak id or exact user name, in the realm
-	// given or, where that is empty, in any. It returns *adapter.Error: code
-	// user_not_found where there is none, invalid_request where several realms have one.
-	LookupUser(ctx context.Context, realm, idOrName string) (adapter.UserRef, error)
+	// Find returns the users whose id is idOrName or, where there is none, whose exact
+	// user name it is or was, in the realms named or in all.
+	Find(ctx context.Context, idOrName string, realms ...string) ([]adapter.User, error)
 }
 
 // UserStories knows the stories about a user that left nothing on the user's own
@@ -62,8 +61,8 @@ type Finder struct {
 // (urn:keytrail:call:…), or a user's id or name, for whom it is the newest story with
 // the others listed. The realm matters for users only and may be empty.
 //
-// Errors: *adapter.Error with code not_found for an id that leads nowhere, what
-// Users answers for an ambiguous name, and the store's errors.
+// Errors: *adapter.Error with code not_found for an id that leads nowhere and
+// invalid_request for a name that several users have, and the store's errors.
 func (f *Finder) Find(ctx context.Context, id, realm string) (Trace, error) {
 	id = strings.TrimSpace(id)
 	s, found, err := f.resolve(ctx, id, realm)
@@ -200,14 +199,35 @@ func (f *Finder) userStory(ctx context.Context, id, realm string) (seed, bool, e
 		}
 		return f.newestOfStream(ctx, adapter.UserStream(realm, id))
 	}
-	ref, err := f.Users.LookupUser(ctx, realm, id)
-	switch adapter.CodeOf(err) {
-	case "":
-		return f.newestOfStream(ctx, adapter.UserStream(ref.Realm, ref.UserID))
-	case adapter.CodeUserNotFound, adapter.CodeNotFound:
-		return seed{}, false, nil
+	var realms []string
+	if realm != "" {
+		realms = []string{realm}
 	}
-	return seed{}, false, err
+	users, err := f.Users.Find(ctx, id, realms...)
+	switch {
+	case err != nil:
+		return seed{}, false, err
+	case len(users) == 0:
+		return seed{}, false, nil
+	case len(users) > 1:
+		return seed{}, false, ambiguous(id, users)
+	}
+	return f.newestOfStream(ctx, adapter.UserStream(users[0].Realm, users[0].ID))
+}
+
+// ambiguous lists the users among whom a name does not decide.
+func ambiguous(name string, users []adapter.User) error {
+	const named = 5
+	var choices []string
+	for _, u := range users[:min(len(users), named)] {
+		choices = append(choices, word(u.ID)+" --realm "+word(u.Realm))
+	}
+	more := ""
+	if len(users) > named {
+		more = ", …"
+	}
+	return adapter.Errorf(adapter.CodeInvalidRequest, "%d users have or had the name %s", len(users), quoted(name)).
+		WithTry("say which one: %s%s", strings.Join(choices, ", "), more)
 }
 
 // newestOfStream enters the newest story about a user and lists the others.
@@ -283,7 +303,7 @@ func (f *Finder) line(ctx context.Context, newest eventstore.Event) (Story, erro
 	if err != nil {
 		return Story{}, err
 	}
-	t := newTrace(newest.CorrelationID, events)
+	t := newTrace(newest.CorrelationID, events, callsOf(events))
 	return Story{CorrelationID: newest.CorrelationID, At: utc(newest.OccurredAt), Summary: t.Summary}, nil
 }
 

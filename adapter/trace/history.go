@@ -46,7 +46,11 @@ func (p *page) historyTitle(u adapter.User, events int) {
 		p.line("", 0, bold, number(events, "event")+", newest first")
 		return
 	}
-	p.line("", 0, bold, titleOf(u)+": "+number(events, "event")+", newest first")
+	title := titleOf(u)
+	if u.Username != "" {
+		title += oneLine(" (" + u.ID + ")")
+	}
+	p.line("", 0, bold, title+": "+number(events, "event")+", newest first")
 }
 
 func titleOf(u adapter.User) string {
@@ -64,8 +68,8 @@ func (p *page) historyEntry(told words, e adapter.HistoryEntry) {
 	p.line(p.paint(dim, at)+"  ", columns, bold, told.describe(e.View))
 
 	var origin []string
-	if e.Actor != nil {
-		origin = append(origin, "by "+who(e.Actor))
+	if name := whoOf(e.View); name != "" {
+		origin = append(origin, "by "+name)
 	}
 	if way := through(e.Metadata.Source); way != "" {
 		origin = append(origin, "through "+way)
@@ -81,13 +85,21 @@ func (p *page) historyEntry(told words, e adapter.HistoryEntry) {
 	}
 	inferred := inferredIn(e.Data)
 	for _, c := range e.Changes {
-		text := c.Field + ": " + show(c.Old) + " → " + show(c.New)
+		text := c.Field + ": " + value(c.Old) + " → " + value(c.New)
 		if slices.Contains(inferred, c.Field) {
 			text += " (as asked for, not read back)"
 		}
 		p.line(indent, columns, plain, oneLine(text))
 	}
 	p.line(indent, columns, dim, "keytrail trace "+e.CorrelationID.String())
+}
+
+// value shows a field's value; a field that is empty has none.
+func value(v any) string {
+	if v == "" {
+		v = nil
+	}
+	return show(v)
 }
 
 func inferredIn(data any) []string {

@@ -445,7 +445,7 @@ func nextOfCall(c adapter.Call) string {
 	case adapter.CallSucceeded:
 		return ""
 	case adapter.CallRequested:
-		return "It is still being worked on. Ask again in a moment: keytrail trace " + c.CallID.String()
+		return "It is still under way; ask again in a moment. If it stays so, see that `keytrail serve` is running."
 	case adapter.CallUnknown:
 		return "Do not repeat it blindly: it may have been done. Its echo settles it; until then compare with Keycloak: keytrail reconcile --realm " + word(c.Realm)
 	}

@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,7 +169,7 @@ const headerColumns = len("through")
 
 func (p *page) header(t Trace, s *studied) {
 	head := headOf(s)
-	p.fact("who", headerColumns, who(head.Actor))
+	p.fact("who", headerColumns, whoOf(head))
 	p.fact("why", headerColumns, oneLine(head.Reason))
 	p.fact("through", headerColumns, through(head.Metadata.Source))
 	when := p.exactTime(t.StartedAt)
@@ -193,6 +194,14 @@ func headOf(s *studied) adapter.View {
 		return s.own[0]
 	}
 	return adapter.View{}
+}
+
+// whoOf is who did it, or that nobody can know any more.
+func whoOf(v adapter.View) string {
+	if v.Actor == nil && slices.Contains(v.Forgotten, memberActor) {
+		return "a person who has been forgotten"
+	}
+	return who(v.Actor)
 }
 
 func who(a *adapter.Actor) string {
@@ -224,12 +233,12 @@ func through(source string) string {
 	case "http":
 		return "the HTTP API"
 	case "poll":
-		return "pulled from Keycloak"
+		return "the poller"
 	case "reconcile":
 		return "the reconciler"
 	}
 	if name, ok := strings.CutPrefix(source, "webhook:"); ok {
-		return "webhook " + oneLine(name)
+		return "the webhook " + oneLine(name)
 	}
 	return oneLine(source)
 }
@@ -249,23 +258,29 @@ func (p *page) events(t Trace, s *studied) {
 		timeColumns = max(timeColumns, utf8.RuneCountInString(since(t.StartedAt, v.OccurredAt)))
 		labelColumns = max(labelColumns, utf8.RuneCountInString(labels[v.Stream]))
 	}
-	adopted := 0
+	adopted, told := 0, 0
+	for _, v := range t.Events {
+		if v.EventType == adapter.TypeUserApiBaselined {
+			adopted++
+		}
+	}
+	margin := 2 + timeColumns + 2 + labelColumns + 2
 	newTree(t.Events).walk(func(n *node) {
-		if _, ok := n.Data.(*adapter.UserApiBaselined); ok {
-			if adopted++; adopted > alike {
+		indent := strings.Repeat("  ", min(n.depth, maxDepth))
+		columns := margin + len(indent)
+		if n.EventType == adapter.TypeUserApiBaselined {
+			if told++; told > alike {
+				if told == alike+1 {
+					p.line(strings.Repeat(" ", columns), columns, dim, "… and "+number(adopted-alike, "more user")+" adopted")
+				}
 				return
 			}
 		}
 		at := since(t.StartedAt, n.OccurredAt)
-		indent := strings.Repeat("  ", min(n.depth, maxDepth))
 		lead := "  " + p.paint(dim, strings.Repeat(" ", timeColumns-utf8.RuneCountInString(at))+at) + "  " +
 			p.paint(cyan, pad(labels[n.Stream], labelColumns)) + "  " + indent
-		columns := 2 + timeColumns + 2 + labelColumns + 2 + len(indent)
 		p.line(lead, columns, eventStyle(n.View), s.describe(n.View)+aside(n, head))
 	})
-	if more := adopted - alike; more > 0 {
-		p.line(strings.Repeat(" ", timeColumns+labelColumns+6), timeColumns+labelColumns+6, dim, "… and "+number(more, "more user")+" adopted")
-	}
 }
 
 // aside adds who and why where they are others than the header and the cause say.

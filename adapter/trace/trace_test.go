@@ -100,7 +100,10 @@ func TestFindUnknownID(t *testing.T) {
 		require.NotContains(t, err.Error(), "\x1b")
 	}
 	_, err := w.finder().Find(t.Context(), "twin", "")
-	require.Equal(t, adapter.CodeInvalidRequest, adapter.CodeOf(err), "an ambiguous name is said to be one")
+	var failure *adapter.Error
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, adapter.CodeInvalidRequest, failure.Code, "an ambiguous name is said to be one")
+	require.Equal(t, "say which one: t1 --realm acme, t2 --realm globex", failure.Try)
 
 	_, err = w.finder().Find(t.Context(), "bob", "globex")
 	require.Equal(t, adapter.CodeNotFound, adapter.CodeOf(err))
@@ -255,6 +258,19 @@ func TestLongStoryIsCut(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, full.Events, 62)
 	require.True(t, full.Truncated)
+}
+
+func TestCutCallsAreFoldedWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.disabled()
+	f := w.finder()
+	f.MaxEvents = 3 // the request, an attempt, and the echo at the end
+	cut, err := f.Find(t.Context(), id("disable").String(), "")
+	require.NoError(t, err)
+	require.True(t, cut.Truncated)
+	require.Equal(t, StatusOK, cut.Status)
+	require.Len(t, cut.Calls[0].Attempts, 3)
 }
 
 func TestOthersOfAUser(t *testing.T) {

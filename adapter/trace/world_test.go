@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -114,20 +115,20 @@ func (w *world) find(id string) Trace {
 	return t
 }
 
-// lookup knows bob and carol.
+// lookup knows bob and carol, and two twins.
 type lookup struct{}
 
-func (lookup) LookupUser(_ context.Context, in, name string) (adapter.UserRef, error) {
-	switch {
-	case in != "" && in != realm:
-	case name == "bob", name == bobID:
-		return bob, nil
-	case name == "carol", name == carolID:
-		return adapter.UserRef{Realm: realm, UserID: carolID}, nil
-	case name == "twin":
-		return adapter.UserRef{}, adapter.Errorf(adapter.CodeInvalidRequest, "several realms have a user twin").WithTry("say which with --realm")
+func (lookup) Find(_ context.Context, name string, realms ...string) ([]adapter.User, error) {
+	var found []adapter.User
+	for _, u := range []adapter.User{
+		{Realm: realm, ID: bobID, Username: "bob"}, {Realm: realm, ID: carolID, Username: "carol"},
+		{Realm: realm, ID: "t1", Username: "twin"}, {Realm: "globex", ID: "t2", Username: "twin"},
+	} {
+		if (name == u.ID || name == u.Username) && (len(realms) == 0 || slices.Contains(realms, u.Realm)) {
+			found = append(found, u)
+		}
 	}
-	return adapter.UserRef{}, adapter.Errorf(adapter.CodeUserNotFound, "no user %q", name)
+	return found, nil
 }
 
 func golden(t *testing.T, name string, got []byte) {
