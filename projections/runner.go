@@ -226,7 +226,9 @@ func (r *runner) advance(ctx context.Context, status State) (position eventstore
 		switch {
 		case errors.Is(err, errOvertaken):
 			continue // the winner has moved the checkpoint, so this ends
-		case err != nil && r.limit > 1 && ctx.Err() == nil && !errors.As(err, new(*shapeError)):
+		case errors.As(err, new(*shapeError)):
+			return 0, false, err // rows of another shape answer nobody who waits
+		case err != nil && r.limit > 1 && ctx.Err() == nil:
 			r.limit = 1
 			continue
 		case err != nil:
