@@ -25,6 +25,10 @@ func aborted(err *adapter.Error) *stop { return &stop{status: adapter.RunAborted
 
 // unreadable is an answer about one user that is at fault itself: the run can go on.
 func unreadable(err error) bool {
+	var token *admin.TokenError
+	if errors.As(err, &token) {
+		return false // it is the token endpoint that fails
+	}
 	var decode *admin.DecodeError
 	if errors.As(err, &decode) {
 		return true
@@ -50,8 +54,13 @@ func (n *run) keycloakFailure(ctx context.Context, doing string, err error) *sto
 		decode    *admin.DecodeError
 		transport *admin.TransportError
 		known     *adapter.Error
+		token     *admin.TokenError
 	)
 	switch {
+	case errors.As(err, &token) && errors.As(err, &api) && api.Status < 500:
+		// A rejected client is 400 or 401, by version and by grant.
+		e.Code = adapter.CodeKeycloakUnauthorized
+		e.Try = "check the service account's client id, secret and realm"
 	case errors.As(err, &api):
 		e.Code, e.Try = codeOfAnswer(api)
 	case errors.As(err, &decode):

@@ -11,16 +11,11 @@ import (
 	"github.com/keytrail/keytrail/eventstore"
 )
 
-// LogReader is the part of the event store that LogHistory needs.
-type LogReader interface {
-	ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error]
-}
-
 // LogHistory is the History that reads the event log itself, so that it needs no
 // projection and is never behind. Its cost grows with the number of runs and of
 // recorded drifts, not with that of users or runs that saw a drift again.
 type LogHistory struct {
-	Log   LogReader
+	Log   eventstore.Reader
 	Codec *adapter.Codec
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/keytrail/keytrail/adapter"
-	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/keycloak"
 )
 
@@ -27,7 +26,19 @@ func (n *run) callOpen(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("looking for calls on user %s: %w", id, err)
 	}
-	return open, nil
+	return len(open) > 0, nil
+}
+
+// creating reports whether keytrail itself is creating a user of this name: until the
+// answer comes the call does not know the user's id.
+func (n *run) creating(ctx context.Context, username string) (bool, error) {
+	open, err := n.Calls.Open(ctx, n.realm, "")
+	if err != nil {
+		return false, fmt.Errorf("looking for calls on realm %s: %w", n.realm, err)
+	}
+	return slices.ContainsFunc(open, func(c adapter.Call) bool {
+		return c.UserID == "" && strings.EqualFold(c.Username, username)
+	}), nil
 }
 
 // belief is what is believed of one user, folded from the log, beside the
@@ -45,16 +56,9 @@ type belief struct {
 // believe folds the user's stream anew: the projection may have advanced since the
 // listing, or be wrong.
 func (n *run) believe(ctx context.Context, id string) (belief, error) {
-	var events []adapter.Decoded
-	for e, err := range n.Store.ReadStream(ctx, adapter.UserStream(n.realm, id), eventstore.StreamQuery{}) {
-		if err != nil {
-			return belief{}, fmt.Errorf("reading the events of user %s: %w", id, err)
-		}
-		d, err := n.Codec.Decode(ctx, e)
-		if err != nil {
-			return belief{}, fmt.Errorf("reading the events of user %s: %w", id, err)
-		}
-		events = append(events, d)
+	events, err := n.Codec.ReadStream(ctx, n.Store, adapter.UserStream(n.realm, id))
+	if err != nil {
+		return belief{}, err
 	}
 	rows, err := n.Believed.Users(ctx, n.realm, []string{id})
 	if err != nil {
@@ -161,7 +165,7 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	case gone:
 		return n.judgeGone(ctx, f, b)
 	case !b.known || b.user.Deleted:
-		return n.judgeUnexpected(ctx, f, b, live, readAt)
+		return n.judgeUnexpected(ctx, f, b, live)
 	default:
 		return n.judgeKnown(ctx, f, b, live, readAt, shared)
 	}
@@ -194,17 +198,21 @@ func (n *run) judgeGone(ctx context.Context, f adapter.Finding, b belief) error 
 	return n.find(ctx, f)
 }
 
-func (n *run) judgeUnexpected(ctx context.Context, f adapter.Finding, b belief, live keycloak.User, readAt time.Time) error {
+func (n *run) judgeUnexpected(ctx context.Context, f adapter.Finding, b belief, live keycloak.User) error {
 	now := n.Clock()
 	f.Situation = adapter.SituationUnexpectedLive
 	switch {
-	case !b.known && n.baseline:
-		if err := n.adoptUser(ctx, live, true, readAt); err != nil {
-			return err
-		}
-		return n.flushAdoptions(ctx)
 	case !b.known:
 		if at := createdAt(live); at != nil && isYoung(*at, now, n.Settle) {
+			n.postpone(f)
+			return nil
+		}
+		ours, err := n.creating(ctx, live.Username)
+		if err != nil {
+			return err
+		}
+		if ours {
+			f.Situation = adapter.SituationInFlight
 			n.postpone(f)
 			return nil
 		}

@@ -255,7 +255,7 @@ func (n *run) compareListed(ctx context.Context, live keycloak.User, believed ad
 	n.compared++
 	switch {
 	case !known && n.baseline:
-		return n.adoptUser(ctx, live, false, readAt)
+		return n.adoptUser(ctx, live, readAt)
 	case !known, believed.Deleted:
 		if previous, ok := n.open[live.ID]; ok && previous.Situation == adapter.SituationUnexpectedLive {
 			n.standing(previous)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"time"
 
@@ -40,8 +39,10 @@ type Believed interface {
 
 // Calls tells whether keytrail itself is writing to a user.
 type Calls interface {
-	// Open reports whether a call on the user is under way or has an unknown outcome.
-	Open(ctx context.Context, realm, userID string) (bool, error)
+	// Open returns the calls on a user that are under way or have an unknown outcome;
+	// with an empty user id those on the whole realm, among them creations of users
+	// whose id is not known yet.
+	Open(ctx context.Context, realm, userID string) ([]adapter.Call, error)
 }
 
 // History tells what earlier runs found. LogHistory reads it from the event log.
@@ -65,7 +66,7 @@ type Settler interface {
 // Log is the part of the event store that a run needs.
 type Log interface {
 	eventstore.Appender
-	ReadStream(ctx context.Context, stream eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error]
+	eventstore.Reader
 }
 
 // Defaults and limits of a Runner.
@@ -200,8 +201,12 @@ const source = "reconcile"
 // cancelled or keytrail itself could not go on. Codes: keycloak_unreachable,
 // keycloak_unavailable, keycloak_unauthorized, keycloak_forbidden,
 // keycloak_not_found, listing_empty, listing_incomplete, projection_behind,
-// run_in_progress, interrupted, store_unavailable, internal.
+// run_in_progress, interrupted, store_unavailable, internal, and invalid_request
+// for a request without realm.
 func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
+	if req.Realm == "" {
+		return Result{Verdict: Incomplete}, adapter.Errorf(adapter.CodeInvalidRequest, "a reconciliation needs a realm")
+	}
 	call, ok := adapter.CallFrom(ctx)
 	if !ok {
 		call = adapter.CallContext{Actor: adapter.System(source)}
@@ -224,16 +229,13 @@ func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
 
 	if err := n.start(ctx, req); err != nil {
 		why := n.stopped(ctx, "starting a run of realm "+req.Realm, err)
-		if len(n.unsure) > 0 {
-			// The start may be recorded all the same.
-			n.abort(ctx, why)
+		if len(n.unsure) == 0 {
+			return n.result(), why.err // there is no run
 		}
-		return n.result(), why.err
+		return n.abort(ctx, why)
 	}
 	if err := n.reconcile(ctx); err != nil {
-		why := n.stopped(ctx, "reconciling realm "+req.Realm, err)
-		n.abort(ctx, why)
-		return n.result(), why.err
+		return n.abort(ctx, n.stopped(ctx, "reconciling realm "+req.Realm, err))
 	}
 	return n.result(), nil
 }

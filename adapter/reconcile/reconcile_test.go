@@ -163,6 +163,33 @@ func TestMissingLiveIsConfirmedByAnAnswer(t *testing.T) {
 	require.Equal(t, []adapter.DriftPhase{adapter.DriftAppeared, adapter.DriftEnded}, w.phases("2"))
 }
 
+func TestMissingUsersSettleToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	// Created and deleted in one breath; only the creation has arrived.
+	w.happened(w.clock.Now(), &adapter.UserApiCreated{UserChange: adapter.UserChange{
+		UserRef: ref("2"), Set: adapter.Profile{Username: adapter.Set("bob")},
+	}})
+	res := w.run()
+	require.Equal(t, InSync, res.Verdict)
+	require.Equal(t, 1, res.Unsettled)
+	require.Equal(t, adapter.SituationMissingLive, res.Pending[0].Situation)
+	w.clock.advance(time.Hour)
+	require.Equal(t, adapter.SituationMissingLive, w.run().Findings[0].Situation)
+}
+
+func TestAUserReadAsGoneAndSeenAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	gone := w.happened(w.clock.Now(), &adapter.UserApiObserved{UserRef: ref("1")})
+	w.clock.advance(time.Hour)
+	f := w.run().Findings[0]
+	require.Equal(t, adapter.SituationUnexpectedLive, f.Situation)
+	require.Equal(t, gone.ID, *f.Fields[0].LastChangedEvent)
+}
+
 func TestServiceAccountsAreNotMissing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -276,6 +303,19 @@ func TestInFlight(t *testing.T) {
 	delete(w.calls, "1")
 	delete(w.calls, "2")
 	require.Len(t, w.run().Findings, 2)
+}
+
+func TestUsersThatKeytrailIsCreatingAreInFlight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	w.keycloak.put(person("2", "bob"), person("3", "cleo"))
+	w.calls["create:Bob"] = true
+	res := w.run()
+	require.Len(t, res.Findings, 1)
+	require.Equal(t, "3", res.Findings[0].UserID)
+	require.Len(t, res.Pending, 1)
+	require.Equal(t, adapter.SituationInFlight, res.Pending[0].Situation)
 }
 
 func TestOpenDriftOutlivesARunThatCannotJudgeIt(t *testing.T) {
@@ -589,6 +629,19 @@ func TestInvalidListings(t *testing.T) {
 			},
 			code: adapter.CodeKeycloakUnreachable, says: "KEYTRAIL_KEYCLOAK_URL",
 		},
+		"client refused": {
+			spoil: func(w *world) {
+				w.keycloak.counting = &admin.TokenError{Err: &keycloak.APIError{Status: 400, Kind: keycloak.KindInvalid, Code: "invalid_client"}}
+			},
+			code: adapter.CodeKeycloakUnauthorized, says: "secret",
+		},
+		"no token for a read": {
+			spoil: func(w *world) {
+				w.keycloak.remove("6")
+				w.keycloak.broken["6"] = &admin.TokenError{Err: &keycloak.APIError{Status: 500, Kind: keycloak.KindServer}}
+			},
+			code: adapter.CodeKeycloakUnavailable, says: "reading user 6",
+		},
 		"user forbidden": {
 			spoil: func(w *world) { w.keycloak.remove("6"); w.keycloak.broken["6"] = forbidden },
 			code:  adapter.CodeKeycloakForbidden, says: "view-users",
@@ -668,6 +721,77 @@ func TestCancelledRunIsRecorded(t *testing.T) {
 	require.Equal(t, adapter.CodeInterrupted, err.Code)
 	require.NotNil(t, res.FinishedAt)
 	require.Len(t, recordedAs[*adapter.ReconciliationAborted](w), 1)
+}
+
+// flakyStore answers some appends with an error, after or instead of doing them.
+type flakyStore struct {
+	eventstore.Store
+	// fail is asked for each append; done says whether it is carried out all the same.
+	fail func(eventType string) (done bool, err error)
+}
+
+func (s *flakyStore) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
+	last := appends[len(appends)-1].Events
+	done, err := s.fail(last[len(last)-1].Type)
+	if err == nil {
+		return s.Store.Append(ctx, appends...)
+	}
+	if done {
+		if _, storeErr := s.Store.Append(ctx, appends...); storeErr != nil {
+			return nil, storeErr
+		}
+	}
+	return nil, err
+}
+
+func TestStoreFails(t *testing.T) {
+	t.Parallel()
+	for _, eventType := range []string{
+		adapter.TypeReconciliationStarted, adapter.TypeUserApiBaselined, adapter.TypeReconciliationCompleted,
+	} {
+		for _, done := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s recorded %t", eventType, done), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.keycloak.put(person("1", "ann"))
+				once := true
+				w.runner.Store = &flakyStore{Store: w.store, fail: func(e string) (bool, error) {
+					if e != eventType || !once {
+						return false, nil
+					}
+					once = false
+					return done, fmt.Errorf("commit: %w", eventstore.ErrUnavailable)
+				}}
+				res, err := w.runner.Run(t.Context(), Request{Realm: realm, Trigger: "cli"})
+				if eventType == adapter.TypeReconciliationCompleted {
+					require.NoError(t, err, "the same append again completes the run")
+					require.Equal(t, adapter.RunCompleted, res.Status)
+				} else {
+					require.Equal(t, adapter.CodeStoreUnavailable, adapter.CodeOf(err))
+					require.Equal(t, adapter.RunAborted, res.Status)
+				}
+				left, err := LogHistory{Log: w.store, Codec: w.codec}.Unfinished(t.Context(), realm)
+				require.NoError(t, err)
+				require.Empty(t, left, "what was recorded of the run has an end")
+				require.Equal(t, InSync, w.run().Verdict)
+				require.Len(t, recordedAs[*adapter.UserApiBaselined](w), 1)
+			})
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	t.Parallel()
+	_, err := New(Config{Settle: -1})
+	for _, name := range []string{"Store", "Codec", "Live", "Believed", "Calls", "History", "Settler", "Clock", "settle time"} {
+		require.ErrorContains(t, err, name)
+	}
+	w := newWorld(t, func(c *Config) { c.PageSize, c.MaxReads, c.Reads = 9999, 0, nil })
+	require.Equal(t, MaxPageSize, w.runner.PageSize)
+	require.Equal(t, DefaultMaxReads, w.runner.MaxReads)
+	require.Equal(t, DefaultReadRate, w.runner.Reads.Limit())
+	_, err = w.runner.Run(t.Context(), Request{})
+	require.Equal(t, adapter.CodeInvalidRequest, adapter.CodeOf(err))
 }
 
 func TestUnfinishedRunIsEndedByTheNext(t *testing.T) {

@@ -37,31 +37,36 @@ func (n *run) derived(kind, userID string) uuid.UUID {
 	return eventstore.DerivedID(n.id, n.state.StartedAt, source+"."+kind+":"+userID, 0)
 }
 
-// record appends to the run's own stream what is waiting and then the payloads. The
-// stream is at the version that this run has left it at, unless somebody else has
-// declared the run dead: then it ends.
+// record appends to the run's own stream what is waiting and then the payloads.
 func (n *run) record(ctx context.Context, payloads ...adapter.Payload) error {
+	if err := n.resolve(ctx); err != nil {
+		return err
+	}
 	now := n.Clock()
 	for _, p := range payloads {
 		n.drafts = append(n.drafts, adapter.Draft{Payload: p, OccurredAt: now, Meta: n.meta(n.call.Actor)})
 	}
-	events := slices.Clone(n.unsure)
 	for _, d := range n.drafts {
 		e, err := n.Codec.Encode(ctx, d)
 		if err != nil {
 			return err
 		}
-		events = append(events, e)
+		n.unsure = append(n.unsure, e)
 	}
 	n.drafts = nil
-	if len(events) == 0 {
+	return n.resolve(ctx)
+}
+
+// resolve appends the events of which it is not sure that they are recorded. An
+// append whose answer did not come is repeated as it was: the store takes it for the
+// same one. The stream is at the version that this run has left it at, unless
+// somebody else has declared the run dead: then it ends.
+func (n *run) resolve(ctx context.Context) error {
+	if len(n.unsure) == 0 {
 		return nil
 	}
-	// Until the store has answered nobody knows whether they are recorded. The same
-	// append may be repeated then.
-	n.unsure = events
 	recorded, err := n.Store.Append(ctx, eventstore.StreamAppend{
-		Stream: adapter.ReconciliationStream(n.id), Expected: eventstore.ExpectVersion(n.state.Version), Events: events,
+		Stream: adapter.ReconciliationStream(n.id), Expected: eventstore.ExpectVersion(n.state.Version), Events: n.unsure,
 	})
 	var conflict *eventstore.ConflictError
 	if errors.As(err, &conflict) {
@@ -90,12 +95,8 @@ func (n *run) record(ctx context.Context, payloads ...adapter.Payload) error {
 // batch is how many drifts are recorded in one transaction.
 const batch = 100
 
-func (n *run) flush(ctx context.Context) error {
-	if len(n.drafts) == 0 {
-		return nil
-	}
-	return n.record(ctx)
-}
+// flush records the drifts that are waiting.
+func (n *run) flush(ctx context.Context) error { return n.record(ctx) }
 
 // find records a drift that appears or changes, and counts one that is known.
 func (n *run) find(ctx context.Context, f adapter.Finding) error {
@@ -115,13 +116,13 @@ func (n *run) find(ctx context.Context, f adapter.Finding) error {
 		f.Fields = []adapter.FieldDifference{}
 	}
 	n.findings = append(n.findings, f)
-	n.log.InfoContext(ctx, "drift detected", "user_id", f.UserID, "situation", f.Situation, "phase", phase)
+	n.log.DebugContext(ctx, "drift detected", "user_id", f.UserID, "situation", f.Situation, "phase", phase)
 	return n.drift(ctx, now, f, phase)
 }
 
 // end records that a drift is over.
 func (n *run) end(ctx context.Context, userID string) error {
-	n.log.InfoContext(ctx, "drift ended", "user_id", userID)
+	n.log.DebugContext(ctx, "drift ended", "user_id", userID)
 	return n.drift(ctx, n.Clock(), n.open[userID], adapter.DriftEnded)
 }
 
@@ -147,12 +148,12 @@ type adoption struct {
 }
 
 // adoptUser notes a user never heard of as the starting point.
-func (n *run) adoptUser(ctx context.Context, live keycloak.User, full bool, readAt time.Time) error {
+func (n *run) adoptUser(ctx context.Context, live keycloak.User, readAt time.Time) error {
 	return n.adopt(ctx, live.ID, true, adapter.Draft{
 		ID: n.derived("baseline", live.ID), OccurredAt: readAt,
 		Payload: &adapter.UserApiBaselined{
 			UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
-			Set:     profileOf(live, full), CreatedAt: createdAt(live), RunID: n.id.String(),
+			Set:     profileOf(live, false), CreatedAt: createdAt(live), RunID: n.id.String(),
 		},
 	})
 }
@@ -258,26 +259,36 @@ func (n *run) unread() int { return n.differing.left + n.unlisted.left }
 // abortTimeout bounds the recording of a run's end after it was cancelled.
 const abortTimeout = 5 * time.Second
 
-// abort records why the run ends. It works without the caller's context, which may
-// be what ended it.
-func (n *run) abort(ctx context.Context, why *stop) {
+// abort records why the run ends, and returns both. It works without the caller's
+// context, which may be what ended it. Where only the answer to the run's completion
+// was lost, the run is completed after all.
+func (n *run) abort(ctx context.Context, why *stop) (Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
+	var err error
+	if why.err.Code != adapter.CodeRunInProgress {
+		if err = n.resolve(ctx); err == nil && n.state.Status == adapter.RunCompleted {
+			return n.result(), nil
+		}
+		if err == nil {
+			err = n.record(ctx, &adapter.ReconciliationAborted{
+				RunID: n.id, Realm: n.realm, Status: string(why.status), Code: why.err.Code, Message: message(why.err),
+			})
+		}
+	}
 	n.log.WarnContext(ctx, "reconciliation ended without a judgement",
 		"status", why.status, "code", why.err.Code, "error", why.err.Detail)
-	if why.err.Code != adapter.CodeRunInProgress {
-		err := n.record(ctx, &adapter.ReconciliationAborted{
-			RunID: n.id, Realm: n.realm, Status: string(why.status), Code: why.err.Code, Message: message(why.err),
-		})
-		if err == nil {
-			return
-		}
+	if err != nil {
 		// The next run of the realm finds it unfinished and ends it.
 		n.log.ErrorContext(ctx, "recording the run's end", "error", err)
+	}
+	if n.state.Status == why.status {
+		return n.result(), why.err
 	}
 	at := n.Clock()
 	n.state.Status, n.state.FinishedAt = why.status, &at
 	n.state.Code, n.state.Error = why.err.Code, message(why.err)
+	return n.result(), why.err
 }
 
 // message is what is recorded of an error: what happened, and the next step.
@@ -303,17 +314,11 @@ func (n *run) endInterrupted(ctx context.Context, id uuid.UUID) error {
 		return err
 	}
 	stream := adapter.ReconciliationStream(id)
-	var state adapter.Reconciliation
-	for stored, err := range n.Store.ReadStream(ctx, stream, eventstore.StreamQuery{}) {
-		if err != nil {
-			return fmt.Errorf("reading run %s: %w", id, err)
-		}
-		d, err := n.Codec.Decode(ctx, stored)
-		if err != nil {
-			return fmt.Errorf("reading run %s: %w", id, err)
-		}
-		state.Apply(d)
+	events, err := n.Codec.ReadStream(ctx, n.Store, stream)
+	if err != nil {
+		return err
 	}
+	state, _ := adapter.FoldReconciliation(events)
 	if state.Status != adapter.RunRunning {
 		return nil
 	}

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -17,10 +16,10 @@ type Watermark interface {
 	// LastRun returns when the named schedule was last completed, the zero time when
 	// never.
 	LastRun(ctx context.Context, name string) (time.Time, error)
-	// TryStart takes the schedule's lease, and returns false where another process
-	// holds it. The context it returns ends when the lease is lost. done gives the
-	// lease back, and moves the watermark where completed is true.
-	TryStart(ctx context.Context, name string) (leased context.Context, done func(ctx context.Context, completed bool) error, ok bool, err error)
+	// Hold runs f while holding the schedule's lease, and reports false without calling
+	// it where another process has it. f's context ends when the lease is lost. Where f
+	// says completed, the watermark moves to now.
+	Hold(ctx context.Context, name string, f func(ctx context.Context) (completed bool, err error)) (ran bool, err error)
 }
 
 // ScheduleName is the name under which a realm's runs are leased and remembered. A
@@ -115,25 +114,14 @@ func (s *Scheduler) due(ctx context.Context, realm string) (time.Time, error) {
 }
 
 // once runs the realm if no other process does.
-func (s *Scheduler) once(ctx context.Context, log *slog.Logger, realm string) (err error) {
-	leased, done, ok, err := s.Watermark.TryStart(ctx, ScheduleName(realm))
-	if err != nil {
-		return fmt.Errorf("taking the lease to reconcile realm %s: %w", realm, err)
-	}
-	if !ok {
+func (s *Scheduler) once(ctx context.Context, log *slog.Logger, realm string) error {
+	ran, err := s.Watermark.Hold(ctx, ScheduleName(realm), func(ctx context.Context) (bool, error) {
+		res, err := s.Reconcile(ctx, Request{Realm: realm, Trigger: "schedule"})
+		return err == nil && res.Status == adapter.RunCompleted, err
+	})
+	if err == nil && !ran {
 		log.DebugContext(ctx, "another process reconciles", "realm", realm)
-		return nil
 	}
-	completed := false
-	defer func() {
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-		defer cancel()
-		if doneErr := done(release, completed); doneErr != nil {
-			err = errors.Join(err, fmt.Errorf("giving back the lease to reconcile realm %s: %w", realm, doneErr))
-		}
-	}()
-	res, err := s.Reconcile(leased, Request{Realm: realm, Trigger: "schedule"})
-	completed = err == nil && res.Status == adapter.RunCompleted
 	return err
 }
 

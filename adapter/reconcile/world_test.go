@@ -166,9 +166,22 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
+// openCalls has the users that a call is under way on.
 type openCalls map[string]bool
 
-func (c openCalls) Open(_ context.Context, _, userID string) (bool, error) { return c[userID], nil }
+func (c openCalls) Open(_ context.Context, realm, userID string) ([]adapter.Call, error) {
+	var calls []adapter.Call
+	for id, open := range c {
+		switch name, creation := strings.CutPrefix(id, "create:"); {
+		case !open:
+		case creation && userID == "":
+			calls = append(calls, adapter.Call{Realm: realm, Username: name})
+		case id == userID:
+			calls = append(calls, adapter.Call{Realm: realm, UserID: id})
+		}
+	}
+	return calls, nil
+}
 
 // fakeKeycloak lists users by name, without service accounts, as Keycloak does.
 type fakeKeycloak struct {
