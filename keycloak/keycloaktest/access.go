@@ -182,9 +182,15 @@ func (s *Server) grant(realm *Realm, r *http.Request, form url.Values) reply {
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Invalid user credentials")
 	}
 	e.userID, e.username = user.ID, user.Username
+	if realm.locked(user) {
+		e.err = "user_temporarily_disabled"
+		s.emitUserEvent(realm, e)
+		return oauthFail(http.StatusBadRequest, "invalid_grant", "Invalid user credentials")
+	}
 	if user.password == "" || user.password != form.Get("password") {
 		e.err = "invalid_user_credentials"
 		s.emitUserEvent(realm, e)
+		s.countFailure(realm, user)
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Invalid user credentials")
 	}
 	if !user.Enabled {
@@ -192,12 +198,13 @@ func (s *Server) grant(realm *Realm, r *http.Request, form url.Values) reply {
 		s.emitUserEvent(realm, e)
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Account disabled")
 	}
-	if len(user.RequiredActions) > 0 {
+	if len(user.RequiredActions) > 0 || realm.name != masterRealm && (user.Email == "" || user.FirstName == "" || user.LastName == "") {
 		e.err, e.userID, e.username = "resolve_required_actions", "", "" // measured: without the user's id
 		e.details["reason"] = "Account is not fully set up"
 		s.emitUserEvent(realm, e)
 		return oauthFail(http.StatusBadRequest, "invalid_grant", "Account is not fully set up")
 	}
+	delete(realm.failures, user.ID)
 	tokenID := "onltro:" + newID()
 	s.emitUserEvent(realm, userEvent{
 		typ: eventType, clientID: clientID, userID: user.ID, username: user.Username, sessionID: randomText(18), ip: clientIP(r),

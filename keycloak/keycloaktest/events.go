@@ -143,14 +143,13 @@ func (e *adminEvent) pushed() pushedEvent {
 	return p
 }
 
-// pulled has no session where there is none to last: that of a service account is
-// transient, and a registration comes before the login.
+// pulled has a session at a person's login only; the push has it wherever there is one.
 func (e *userEvent) pulled() pulledUserEvent {
 	p := pulledUserEvent{
 		ID: e.id, Time: e.time, Type: e.typ, RealmID: e.realmID, ClientID: e.clientID, UserID: e.userID, SessionID: e.sessionID,
 		IPAddress: e.ip, Error: e.err, Details: e.details,
 	}
-	if e.typ == "CLIENT_LOGIN" || e.typ == "REGISTER" {
+	if e.typ != "LOGIN" {
 		p.SessionID = ""
 	}
 	return p

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
 )
 
 // identityProvider is a broker that users can be linked to.
@@ -110,6 +112,7 @@ type bruteForceStatus struct {
 
 // SetLoginFailures sets how often a user has failed to log in, as brute force
 // detection counts it; enabling the user then clears it with an event of its own.
+// Failed password grants count too in a realm with bruteForceProtected.
 func (r *Realm) SetLoginFailures(userID string, n int) {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
@@ -121,7 +124,29 @@ func (r *Realm) SetLoginFailures(userID string, n int) {
 }
 
 func (c *call) getBruteForce() reply {
-	return ok(bruteForceStatus{NumFailures: c.realm.failures[c.PathValue("user")], LastIPFailure: "n/a"})
+	status := bruteForceStatus{NumFailures: c.realm.failures[c.PathValue("user")], LastIPFailure: "n/a"}
+	if u := c.realm.users[c.PathValue("user")]; u != nil && c.realm.locked(u) {
+		status.Disabled, status.NumTemporaryLockouts = true, 1
+	}
+	return ok(status)
+}
+
+// locked says whether a user is locked for a while; the fake's lockouts do not end by
+// themselves.
+func (r *Realm) locked(u *User) bool { return r.bruteForce && r.failures[u.ID] >= r.failureFactor }
+
+// countFailure counts a failed login. A user who is locked stays enabled; a user
+// event tells.
+func (s *Server) countFailure(r *Realm, u *User) {
+	if !r.bruteForce {
+		return
+	}
+	if r.failures[u.ID]++; r.failures[u.ID] == r.failureFactor {
+		s.emitUserEvent(r, userEvent{typ: "USER_DISABLED_BY_TEMPORARY_LOCKOUT", userID: u.ID, username: u.Username, details: map[string]string{
+			"reason": "brute_force_attack detected", "num_failures": strconv.Itoa(r.failures[u.ID]),
+			"not_before": s.clock().Add(time.Minute).UTC().Format("2006-01-02T15:04:05"),
+		}})
+	}
 }
 
 // clearBruteForce tells of one user only if there was something to clear.

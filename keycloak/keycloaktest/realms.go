@@ -38,6 +38,8 @@ type Realm struct {
 	enabled          bool
 	editUsername     bool
 	organizationsOn  bool
+	bruteForce       bool
+	failureFactor    int // failed logins that lock a user for a while
 	attributes       map[string]string
 	adminEventsOn    bool
 	detailsOn        bool
@@ -95,7 +97,7 @@ func (s *Server) newRealm(name string, opts RealmOptions) *Realm {
 		adminEventsOn: opts.AdminEvents, detailsOn: opts.AdminEventsDetails, userEventsOn: opts.UserEvents,
 		listeners: slices.Clone(opts.Listeners),
 		profile:   defaultProfile(opts.UnmanagedAttributes),
-		users:     map[string]*User{}, failures: map[string]int{},
+		users:     map[string]*User{}, failures: map[string]int{}, failureFactor: 30,
 	}
 	for _, c := range []string{"account", "account-console", "admin-cli", "broker", realmManagement, "security-admin-console"} {
 		r.clients = append(r.clients, &client{id: newID(), clientID: c, public: c != "broker" && c != realmManagement})
@@ -176,6 +178,8 @@ type realmInput struct {
 	Enabled                   *bool             `json:"enabled"`
 	EditUsernameAllowed       *bool             `json:"editUsernameAllowed"`
 	OrganizationsEnabled      *bool             `json:"organizationsEnabled"`
+	BruteForceProtected       *bool             `json:"bruteForceProtected"`
+	FailureFactor             *int              `json:"failureFactor"`
 	AdminEventsEnabled        *bool             `json:"adminEventsEnabled"`
 	AdminEventsDetailsEnabled *bool             `json:"adminEventsDetailsEnabled"`
 	EventsEnabled             *bool             `json:"eventsEnabled"`
@@ -217,7 +221,7 @@ type realmRep struct {
 }
 
 func (r *Realm) rep(full bool) realmRep {
-	rep := realmRep{Realm: r.name, DisplayName: r.displayName, SupportedLocales: []string{}, OrganizationsEnabled: r.organizationsOn}
+	rep := realmRep{Realm: r.name, DisplayName: r.displayName, SupportedLocales: []string{}, BruteForceProtected: r.bruteForce, OrganizationsEnabled: r.organizationsOn}
 	if full {
 		rep.ID, rep.AccessTokenLifespan = r.id, 300
 		rep.Enabled, rep.EditUsernameAllowed = &r.enabled, &r.editUsername
@@ -294,6 +298,8 @@ func (r *Realm) apply(in *realmInput) {
 	set(&r.enabled, in.Enabled)
 	set(&r.editUsername, in.EditUsernameAllowed)
 	set(&r.organizationsOn, in.OrganizationsEnabled)
+	set(&r.bruteForce, in.BruteForceProtected)
+	set(&r.failureFactor, in.FailureFactor)
 	set(&r.adminEventsOn, in.AdminEventsEnabled)
 	set(&r.detailsOn, in.AdminEventsDetailsEnabled)
 	set(&r.userEventsOn, in.EventsEnabled)

@@ -108,7 +108,7 @@ func (r *Realm) UpdateProfile(userID string, change Profile) error {
 }
 
 // ChangePassword is a change on the account page: UPDATE_PASSWORD and
-// UPDATE_CREDENTIAL in the same millisecond.
+// UPDATE_CREDENTIAL in the same millisecond or the next.
 func (r *Realm) ChangePassword(userID, password string) error {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
@@ -117,14 +117,19 @@ func (r *Realm) ChangePassword(userID, password string) error {
 		return fmt.Errorf("change password of %s: no such user", userID)
 	}
 	u.setPassword(password, false)
+	session := randomText(18)
 	for _, typ := range []string{"UPDATE_PASSWORD", "UPDATE_CREDENTIAL"} {
-		r.selfService(u, typ, "", map[string]string{"credential_type": "password", "username": u.Username})
+		r.selfService(u, typ, session, map[string]string{
+			"credential_type": "password", "auth_method": "openid-connect", "custom_required_action": "UPDATE_PASSWORD",
+			"response_type": "code", "response_mode": "query", "redirect_uri": r.accountURL(), "remember_me": "false", "code_id": session,
+			"username": u.Username,
+		})
 	}
 	return nil
 }
 
 // DeleteAccount is what a person does on the account page: the user is gone, and only
-// the user event DELETE_ACCOUNT tells.
+// the user event DELETE_ACCOUNT tells. Its push lacks the name in authDetails.
 func (r *Realm) DeleteAccount(userID string) error {
 	r.s.mu.Lock()
 	defer r.s.mu.Unlock()
@@ -133,7 +138,11 @@ func (r *Realm) DeleteAccount(userID string) error {
 		return fmt.Errorf("delete account %s: no such user", userID)
 	}
 	delete(r.users, userID)
-	r.selfService(u, "DELETE_ACCOUNT", "", map[string]string{"username": u.Username})
+	session := randomText(18)
+	r.s.emitUserEvent(r, userEvent{typ: "DELETE_ACCOUNT", clientID: accountClient, userID: u.ID, sessionID: session, details: map[string]string{
+		"auth_method": "openid-connect", "custom_required_action": "delete_account", "response_type": "code", "response_mode": "query",
+		"redirect_uri": r.accountURL(), "remember_me": "false", "code_id": session, "username": u.Username,
+	}})
 	return nil
 }
 

@@ -56,6 +56,7 @@ func Run(t *testing.T, target Target) {
 	t.Run("events config", s.eventsConfig)
 	t.Run("callers", s.callers)
 	t.Run("webhook", s.webhook)
+	t.Run("lockout", s.lockout)
 	t.Run("self-service", s.selfService)
 	t.Run("recorded fields", s.recordedFields)
 }
