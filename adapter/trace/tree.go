@@ -39,6 +39,8 @@ func newTree(events []adapter.View) *tree {
 	t := &tree{byID: make(map[uuid.UUID]*node, len(events))}
 	heads := map[string]*node{}     // a stream's first event
 	echoed := map[uuid.UUID]*node{} // a delivery's event → the link to its call
+	events = slices.Clone(events)
+	slices.SortFunc(events, func(a, b adapter.View) int { return cmp.Compare(a.Position, b.Position) })
 	for _, v := range events {
 		n := &node{View: v}
 		t.nodes = append(t.nodes, n)
@@ -46,9 +48,13 @@ func newTree(events []adapter.View) *tree {
 		switch p := v.Data.(type) {
 		case *adapter.ApiCallRequested, *adapter.ReconciliationStarted,
 			*adapter.AdminEventReceived, *adapter.UserEventReceived, *adapter.UnrecognizedEventReceived:
-			heads[v.Stream] = n
+			if heads[v.Stream] == nil {
+				heads[v.Stream] = n
+			}
 		case *adapter.ApiCallEchoed:
-			echoed[p.DeliveryEventID] = n
+			if echoed[p.DeliveryEventID] == nil {
+				echoed[p.DeliveryEventID] = n
+			}
 		}
 	}
 	for _, n := range t.nodes {
