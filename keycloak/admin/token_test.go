@@ -115,6 +115,21 @@ func TestTokenRequestIsRepeatedLikeARead(t *testing.T) {
 	}
 }
 
+// What was sent to the token endpoint is not the call.
+func TestLostTokenAnswerMeansNotSent(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, succeed)
+	s.tokenFor = func(w http.ResponseWriter, _ int) { hangUp(w, &http.Request{Body: http.NoBody}) }
+	err := newClient(t, s.URL).DeleteUser(testContext(t), "acme", "1212")
+	var token *admin.TokenError
+	require.ErrorAs(t, err, &token)
+	var failure *admin.TransportError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, admin.KindReset, failure.Kind)
+	require.False(t, failure.Sent)
+	require.True(t, admin.NotSent(err))
+}
+
 func TestTokenAnswersThatAreNone(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{``, `null`, `{}`, `[]`, `{"access_token":""}`, `{"access_token":"abc`, `<html>`} {
