@@ -173,6 +173,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if fault.holdBefore != nil && !fault.holdBefore.wait(s.closing) {
+		drop(w)
 		return
 	}
 	if fault.DropBefore {
@@ -187,6 +188,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = s.answer(r, body)
 	}
 	if fault.holdAfter != nil && !fault.holdAfter.wait(s.closing) {
+		drop(w)
 		return
 	}
 	if fault.DropAfter {
