@@ -62,6 +62,8 @@ type checkpoint struct {
 	status    State
 	err       string
 	updatedAt time.Time
+	// ahead is true where position is above what is stored.
+	ahead bool
 }
 
 func (c checkpoint) tables() Tables {

@@ -30,7 +30,7 @@ type Options struct {
 	// BatchSize is the most events of one transaction; 0 means 1,000.
 	BatchSize int
 	// Gather is how long a projection that has caught up lets new events gather before
-	// it folds them in one transaction; 0 means 20 ms, a negative value none. It bounds
+	// it folds them in one transaction; 0 means 50 ms, a negative value none. It bounds
 	// what projections cost the appends on SQLite. Nobody who waits has to wait for it.
 	Gather time.Duration
 	// RetryMax bounds the growing pause after failures; 0 means 30 s.
@@ -41,7 +41,7 @@ type Options struct {
 
 const (
 	defaultBatchSize = 1000
-	defaultGather    = 20 * time.Millisecond
+	defaultGather    = 50 * time.Millisecond
 	defaultRetryMax  = 30 * time.Second
 	retryMin         = 100 * time.Millisecond
 	// lastWords bounds what is written after a context has ended.
@@ -375,6 +375,9 @@ func (e *Engine) Status(ctx context.Context) ([]Status, error) {
 		}
 		if state, reason, known := r.local(); known {
 			s.Status, s.Error = state, reason
+			// The stored checkpoint is left behind by events that do not matter.
+			s.Position = max(s.Position, r.at())
+			s.Lag = max(head-s.Position, 0)
 		}
 		if c, ok := stored[r.name+rebuildSuffix]; ok && e.clock().Sub(c.updatedAt) < rebuildSilence {
 			s.RebuildPosition = &c.position

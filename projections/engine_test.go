@@ -212,7 +212,7 @@ func TestTwoProcessesFoldTheSameProjection(t *testing.T) {
 		options := projections.Options{BatchSize: 7, Gather: -1}
 		ea, eb := a.Engine(t, options, &counts{}), b.Engine(t, options, &counts{})
 		stopA, stopB := run(t, ea), run(t, eb)
-		for i := range 150 {
+		for i := range 60 {
 			p := a
 			if i%2 == 1 {
 				p = b
@@ -268,7 +268,7 @@ func TestRebuildBesideReadersWritersAndTheLiveFold(t *testing.T) {
 		})
 		group.Go(func() {
 			defer close(written)
-			for range 200 {
+			for range 60 {
 				_, err := b.TryAppend(t.Context(), adapter.UserStream("acme", "u1"), adapter.Draft{Payload: update("u1"), OccurredAt: noon})
 				if err != nil {
 					failure.Store(err)
@@ -570,6 +570,30 @@ func TestOtherEventsMoveTheCheckpointToo(t *testing.T) {
 	require.Empty(t, p.Dump(t, "test_counts"))
 	v, _ := seen.Load("counts")
 	require.Equal(t, [2]eventstore.Position{3, 3}, v)
+}
+
+func TestACheckpointLeftBehindIsStoredInTheEnd(t *testing.T) {
+	t.Parallel()
+	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {
+		p := db.Open(t)
+		e := p.Engine(t, projections.Options{}, &counts{})
+		require.NoError(t, e.Setup(t.Context()))
+		stop := run(t, e)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		for range 3 {
+			p.AppendUser(t, noon, create("u1"))
+			require.NoError(t, e.WaitFor(ctx, p.Head(t)), "who waits does not wait for the database")
+			require.Zero(t, status(t, e, "counts").Lag)
+		}
+		elsewhere := db.Open(t).Engine(t, projections.Options{}, &counts{})
+		eventually(t, func() bool { return status(t, elsewhere, "counts").Lag == 0 })
+		p.AppendUser(t, noon, create("u1"))
+		p.AppendUser(t, noon, update("u1"))
+		require.NoError(t, e.WaitFor(ctx, p.Head(t)))
+		stop()
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+	})
 }
 
 func TestRegistrationIsChecked(t *testing.T) {

@@ -178,7 +178,7 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 func (r *runner) fill(ctx context.Context, shadow checkpoint, progress func(done, total eventstore.Position)) error {
 	limit := r.engine.batchSize
 	for {
-		c, head, err := r.step(ctx, shadow.name, limit, "")
+		c, head, err := r.step(ctx, shadow.name, pace{limit: limit})
 		if err == nil && c.build != shadow.build {
 			err = ErrRebuildReplaced
 		}

@@ -33,6 +33,11 @@ type runner struct {
 	rebuilding lock
 	// announced is whether the database knows that this runs here. Only run uses it.
 	announced bool
+	// deferred is since when the stored checkpoint lags behind for want of events that
+	// matter, zero where it does not; flush is true when it has to be stored now. Only
+	// run uses them.
+	deferred time.Time
+	flush    bool
 
 	mu       sync.Mutex
 	position eventstore.Position
@@ -87,9 +92,10 @@ func (r *runner) setLocal(active bool, state State, reason string) {
 	r.active, r.state, r.reason = active, state, reason
 }
 
-// saw notes where the live checkpoint is.
+// saw notes where the live checkpoint is, or could be. It never goes back.
 func (r *runner) saw(position, head eventstore.Position) {
 	r.mu.Lock()
+	position = max(position, r.position)
 	changed := r.position != position
 	r.position, r.head = position, head
 	r.mu.Unlock()
@@ -134,7 +140,8 @@ func (r *runner) run(ctx context.Context) {
 // turn does a batch, and waits for the next where there is none.
 func (r *runner) turn(ctx context.Context) error {
 	e := r.engine
-	position, caughtUp, err := r.advance(ctx, StateRunning)
+	lazy := r.announced && !r.flush && (r.deferred.IsZero() || e.clock().Sub(r.deferred) < flushAfter)
+	position, caughtUp, stored, err := r.advance(ctx, StateRunning, lazy)
 	if r.outdated(err) {
 		r.setLocal(true, StateRebuilding, "")
 		e.logger.InfoContext(ctx, "projection is rebuilt for its new version", "projection", r.name, "reason", err)
@@ -150,10 +157,26 @@ func (r *runner) turn(ctx context.Context) error {
 		}
 		r.announced = true
 	}
+	r.flush = false
+	switch {
+	case stored:
+		r.deferred = time.Time{}
+	case r.deferred.IsZero():
+		r.deferred = e.clock()
+	}
 	if !caughtUp {
 		return nil
 	}
-	head, err := e.log.Wait(ctx, position)
+	waiting, cancel := ctx, context.CancelFunc(func() {})
+	if !stored {
+		waiting, cancel = context.WithTimeout(ctx, flushAfter)
+	}
+	defer cancel()
+	head, err := e.log.Wait(waiting, position)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		r.flush = true // nothing has come that would have taken the checkpoint along
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -199,7 +222,7 @@ func (r *runner) catchUp(ctx context.Context, target eventstore.Position) *Behin
 	for err == nil && ctx.Err() == nil {
 		var position eventstore.Position
 		var caughtUp bool
-		position, caughtUp, err = r.advance(ctx, "")
+		position, caughtUp, _, err = r.advance(ctx, "", false)
 		if err == nil && (position >= target || caughtUp) {
 			// Caught up below the target: the log does not reach that far.
 			return nil
@@ -216,28 +239,28 @@ func (r *runner) catchUp(ctx context.Context, target eventstore.Position) *Behin
 
 // advance does one batch of the live checkpoint and makes batches smaller where one
 // fails, until the event at fault stands alone.
-func (r *runner) advance(ctx context.Context, status State) (position eventstore.Position, caughtUp bool, err error) {
+func (r *runner) advance(ctx context.Context, status State, lazy bool) (position eventstore.Position, caughtUp, stored bool, err error) {
 	if err := r.stepping.take(ctx); err != nil {
-		return r.at(), false, err
+		return r.at(), false, false, err
 	}
 	defer r.stepping.release()
 	for {
-		c, head, err := r.step(ctx, r.name, r.limit, status)
+		c, head, err := r.step(ctx, r.name, pace{limit: r.limit, status: status, lazy: lazy})
 		switch {
 		case errors.Is(err, errOvertaken):
 			continue // the winner has moved the checkpoint, so this ends
 		case errors.As(err, new(*shapeError)):
-			return 0, false, err // rows of another shape answer nobody who waits
+			return 0, false, false, err // rows of another shape answer nobody who waits
 		case err != nil && r.limit > 1 && ctx.Err() == nil:
 			r.limit = 1
 			continue
 		case err != nil:
 			r.saw(c.position, max(head, c.position))
-			return c.position, false, err
+			return c.position, false, false, err
 		}
 		r.limit = min(2*r.limit, r.engine.batchSize)
 		r.saw(c.position, head)
-		return c.position, c.position >= head, nil
+		return c.position, c.position >= head, !c.ahead, nil
 	}
 }
 
@@ -255,10 +278,25 @@ func (e *shapeError) Error() string {
 	return fmt.Sprintf("projection %s has version %d in the database, this program needs %d", e.Name, e.Stored, e.Supported)
 }
 
+// flushAfter is how long a checkpoint may be left behind by events that do not matter
+// to its projection: each one that is stored costs a transaction, on SQLite at the
+// expense of appends.
+const flushAfter = time.Second
+
+// pace is how a step is done.
+type pace struct {
+	// limit is the most events.
+	limit int
+	// status is recorded with the checkpoint, where not empty.
+	status State
+	// lazy leaves the checkpoint where it is when no event of the stretch matters.
+	lazy bool
+}
+
 // step folds the next batch of the checkpoint with this name, which is the live one or
 // a rebuild's, and returns the checkpoint as it is afterwards with the head that was
 // seen. On an error the checkpoint is the one that was read.
-func (r *runner) step(ctx context.Context, name string, limit int, status State) (checkpoint, eventstore.Position, error) {
+func (r *runner) step(ctx context.Context, name string, how pace) (checkpoint, eventstore.Position, error) {
 	e := r.engine
 	c, err := loadCheckpoint(ctx, e.db.Read, name)
 	if err != nil {
@@ -274,25 +312,29 @@ func (r *runner) step(ctx context.Context, name string, limit int, status State)
 	if head <= c.position {
 		return c, head, nil
 	}
-	events, upTo, err := r.read(ctx, c.position, head, limit)
+	events, upTo, err := r.read(ctx, c.position, head, how.limit)
 	if err != nil {
 		return c, head, err
 	}
+	if how.lazy && len(events) == 0 {
+		c.position, c.ahead = upTo, true
+		return c, head, nil
+	}
 	write, err := r.fold(ctx, c, events, upTo)
 	if err != nil {
-		return c, head, r.blame(events, err)
+		return c, head, fmt.Errorf("projection %s: %w", r.name, r.blame(events, err))
 	}
 	err = inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
-		if err := c.move(ctx, tx, upTo, status, e.clock()); err != nil {
+		if err := c.move(ctx, tx, upTo, how.status, e.clock()); err != nil {
 			return err
 		}
-		return write(ctx, tx)
+		if err := write(ctx, tx); err != nil {
+			return r.blame(events, err)
+		}
+		return nil
 	})
 	if err != nil {
-		if errors.Is(err, errOvertaken) {
-			return c, head, err
-		}
-		return c, head, r.blame(events, err)
+		return c, head, fmt.Errorf("projection %s: %w", r.name, err)
 	}
 	c.position = upTo
 	return c, head, nil
@@ -319,7 +361,8 @@ func (r *runner) read(ctx context.Context, after, head eventstore.Position, limi
 				whole = false // first what comes before it
 				break
 			}
-			return nil, 0, &EventError{EventID: event.ID, Type: event.Type, Position: event.Position, Err: err}
+			bad := &EventError{EventID: event.ID, Type: event.Type, Position: event.Position, Err: err}
+			return nil, 0, fmt.Errorf("projection %s: %w", r.name, bad)
 		}
 		events = append(events, d)
 	}
@@ -346,7 +389,7 @@ func (r *runner) fold(ctx context.Context, c checkpoint, events []adapter.Decode
 func (r *runner) blame(events []adapter.Decoded, err error) error {
 	var named *EventError
 	if errors.As(err, &named) || len(events) != 1 {
-		return fmt.Errorf("projection %s: %w", r.name, err)
+		return err
 	}
 	return &EventError{EventID: events[0].ID, Type: events[0].Type, Position: events[0].Position, Err: err}
 }
