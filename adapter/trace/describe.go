@@ -304,7 +304,7 @@ func (w words) resource(p *adapter.AdminEventReceived) string {
 
 // arrival says by which way an event came, and how late where that can be noticed.
 func arrival(r adapter.Receipt, v adapter.View) string {
-	way := ""
+	var way string
 	switch {
 	case r.Source == "":
 		return ""
@@ -382,7 +382,7 @@ func (w words) command(command, realm, userID, username string) string {
 }
 
 func found(p *adapter.ApiCallPreconditionRead) string {
-	text := ""
+	var text string
 	switch {
 	case p.Found == nil:
 		text = ", but could not tell how the user is"
@@ -408,7 +408,7 @@ func found(p *adapter.ApiCallPreconditionRead) string {
 // attempt says how one request on the wire went.
 func attempt(a adapter.Attempt) string {
 	took := " after " + milliseconds(a.DurationMS)
-	text := ""
+	var text string
 	switch {
 	case a.StatusCode != 0:
 		text = strconv.Itoa(a.StatusCode) + took
@@ -518,7 +518,7 @@ func (w words) drift(p *adapter.DriftDetected) string {
 	case adapter.DriftEnded:
 		return "drift is over: " + name + " is as believed again"
 	}
-	text := ""
+	var text string
 	switch p.Situation {
 	case adapter.SituationChanged:
 		text = name + " was changed in Keycloak and no event told of it"

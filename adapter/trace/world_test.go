@@ -121,8 +121,10 @@ type lookup struct{}
 func (lookup) Find(_ context.Context, name string, realms ...string) ([]adapter.User, error) {
 	var found []adapter.User
 	for _, u := range []adapter.User{
-		{Realm: realm, ID: bobID, Username: "bob"}, {Realm: realm, ID: carolID, Username: "carol"},
-		{Realm: realm, ID: "t1", Username: "twin"}, {Realm: "globex", ID: "t2", Username: "twin"},
+		{Realm: realm, ID: bobID, Username: "bob"},
+		{Realm: realm, ID: carolID, Username: "carol"},
+		{Realm: realm, ID: "t1", Username: "twin"},
+		{Realm: "globex", ID: "t2", Username: "twin"},
 	} {
 		if (name == u.ID || name == u.Username) && (len(realms) == 0 || slices.Contains(realms, u.Realm)) {
 			found = append(found, u)
