@@ -258,7 +258,22 @@ func (c *Commands) begin(ctx context.Context, in intent) (*recording, error) {
 		}
 	}
 	rec.version = 1
+	if tell, ok := ctx.Value(requestedKey{}).(func(Outcome)); ok {
+		tell(Outcome{
+			CallID: callID, CorrelationID: rec.meta.CorrelationID, Status: adapter.CallRequested,
+			Realm: in.realm, UserID: in.ref.ID,
+		})
+	}
 	return rec, nil
+}
+
+type requestedKey struct{}
+
+// OnRequested returns a context with which a command tells the call's ids as soon as
+// its intent is durable, before anything goes out: for whoever does not wait for the
+// outcome. The function is called in the command's goroutine and must not block.
+func OnRequested(ctx context.Context, tell func(Outcome)) context.Context {
+	return context.WithValue(ctx, requestedKey{}, tell)
 }
 
 // readUser reads the user freshly, by id and, where only a name is known, by name.

@@ -1,0 +1,167 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// delivery is one inbound Keycloak event in its outside form.
+type delivery struct {
+	DeliveryID      uuid.UUID `json:"delivery_id"`
+	EventID         uuid.UUID `json:"event_id"`
+	KeycloakEventID string    `json:"keycloak_event_id"`
+	CorrelationID   uuid.UUID `json:"correlation_id"`
+	// EventType is how it was recorded, such as AdminEventReceived.
+	EventType  string         `json:"event_type"`
+	Realm      string         `json:"realm"`
+	Source     string         `json:"source"`
+	Dialect    string         `json:"dialect"`
+	OccurredAt time.Time      `json:"occurred_at"`
+	RecordedAt time.Time      `json:"recorded_at"`
+	Actor      *adapter.Actor `json:"actor"`
+	// Parked is the last time that it was parked, null where it never was.
+	Parked *parked `json:"parked"`
+	// Events are all events of the delivery's stream.
+	Events []adapter.View `json:"events"`
+}
+
+type parked struct {
+	At       time.Time `json:"at"`
+	Error    string    `json:"error"`
+	Attempts int       `json:"attempts"`
+}
+
+// deliveryOf folds a delivery's stream. It reports false where there is none.
+func deliveryOf(events []adapter.Decoded) (delivery, bool) {
+	if len(events) == 0 {
+		return delivery{}, false
+	}
+	first := events[0]
+	d := delivery{
+		DeliveryID: first.Stream.AggregateID(), EventID: first.ID, CorrelationID: first.CorrelationID, EventType: first.Type,
+		OccurredAt: first.OccurredAt.UTC(), RecordedAt: first.RecordedAt.UTC(), Actor: first.Meta.Actor,
+		Events: make([]adapter.View, len(events)),
+	}
+	switch p := first.Payload.(type) {
+	case *adapter.AdminEventReceived:
+		d.KeycloakEventID, d.Realm, d.Source, d.Dialect = p.KeycloakEventID, p.Realm, p.Source, p.Dialect
+	case *adapter.UserEventReceived:
+		d.KeycloakEventID, d.Realm, d.Source, d.Dialect = p.KeycloakEventID, p.Realm, p.Source, p.Dialect
+	case *adapter.UnrecognizedEventReceived:
+		d.Realm, d.Source, d.Dialect = p.Realm, p.Source, p.Dialect
+	}
+	for i, e := range events {
+		d.Events[i] = viewInUTC(e.View())
+		if p, ok := e.Payload.(*adapter.DeliveryParked); ok {
+			d.Parked = &parked{At: e.RecordedAt.UTC(), Error: p.Error, Attempts: p.Attempts}
+		}
+	}
+	return d, true
+}
+
+// showDelivery is GET /deliveries/{id}: by delivery id or by Keycloak's event id.
+func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	id := param(r, "id")
+	stream, err := s.deliveryStream(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	events, err := s.readStream(r.Context(), stream)
+	if err != nil {
+		return err
+	}
+	d, ok := deliveryOf(events)
+	if !ok {
+		return adapter.Errorf(adapter.CodeNotFound, "there is no delivery %s", quoted(id)).
+			WithTry("give the delivery_id that the webhook was answered, or Keycloak's event id")
+	}
+	return answer(w, http.StatusOK, d)
+}
+
+func (s *Server) deliveryStream(ctx context.Context, id string) (eventstore.StreamID, error) {
+	if parsed, err := uuid.Parse(id); err == nil {
+		stream, err := s.Store.Stream(ctx, parsed)
+		switch {
+		case err == nil && stream.Category() == adapter.CategoryDelivery:
+			return stream, nil
+		case err != nil && !errors.Is(err, eventstore.ErrNotFound):
+			return stream, err
+		}
+	}
+	return adapter.DeliveryStream(id), nil
+}
+
+// listParked is GET /deliveries/parked: what could not be interpreted and still was
+// not, the last parked first.
+func (s *Server) listParked(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	limit, cursor := q.page()
+	before := eventstore.Position(0)
+	if cursor != "" {
+		n, err := strconv.ParseInt(cursor, 10, 64)
+		if err != nil || n < 1 {
+			q.faults.add("cursor", badCursorMessage)
+		}
+		before = eventstore.Position(n)
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	items, next := []delivery{}, ""
+	var last eventstore.Position
+	query := eventstore.LogQuery{Types: []string{adapter.TypeDeliveryParked}, Before: before, Backward: true}
+	for e, err := range s.Store.ReadLog(r.Context(), query) {
+		if err != nil {
+			return err
+		}
+		d, still, err := s.stillParked(r.Context(), e)
+		if err != nil {
+			return err
+		}
+		if !still {
+			continue
+		}
+		if len(items) == limit {
+			next = strconv.FormatInt(int64(last), 10)
+			break
+		}
+		items, last = append(items, d), e.Position
+	}
+	return answer(w, http.StatusOK, pageOf(items, next))
+}
+
+// stillParked reports whether the parking is the last word about its delivery: it was
+// neither parked again later nor interpreted since.
+func (s *Server) stillParked(ctx context.Context, parking eventstore.Event) (delivery, bool, error) {
+	events, err := s.readStream(ctx, parking.Stream)
+	if err != nil {
+		return delivery{}, false, err
+	}
+	d, ok := deliveryOf(events)
+	if !ok {
+		return d, false, nil
+	}
+	for _, e := range events {
+		if e.Type == adapter.TypeDeliveryParked && e.Version > parking.Version {
+			return d, false, nil
+		}
+	}
+	for e, err := range s.Store.ReadLog(ctx, eventstore.LogQuery{CausationID: d.EventID, After: parking.Position}) {
+		// A second sighting (DeliveryConfirmed) is no interpretation.
+		if err != nil || e.Stream != parking.Stream {
+			return d, false, err
+		}
+	}
+	return d, true, nil
+}

@@ -1,0 +1,81 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/keytrail/keytrail/adapter"
+)
+
+// missing is a route of the contract that is not built yet.
+type missing struct {
+	method  string
+	pattern string // below apiRoot
+	what    string
+}
+
+const userPath = "/realms/{realm}/users/{id}"
+
+// notBuilt is the whole list: a route that gets its handler leaves it.
+var notBuilt = []missing{
+	{http.MethodPut, userPath + "/roles/{name}", "giving a realm role"},
+	{http.MethodDelete, userPath + "/roles/{name}", "taking a realm role"},
+	{http.MethodPut, userPath + "/client-roles/{client}/{name}", "giving a client role"},
+	{http.MethodDelete, userPath + "/client-roles/{client}/{name}", "taking a client role"},
+	{http.MethodPut, userPath + "/groups/{group}", "adding to a group"},
+	{http.MethodDelete, userPath + "/groups/{group}", "removing from a group"},
+	{http.MethodPut, userPath + "/organizations/{organization}", "adding to an organization"},
+	{http.MethodDelete, userPath + "/organizations/{organization}", "removing from an organization"},
+	{http.MethodPut, userPath + "/required-actions", "setting required actions"},
+	{http.MethodPost, userPath + "/reset-password", "resetting a password"},
+	{http.MethodPost, userPath + "/send-verify-email", "sending a verification e-mail"},
+	{http.MethodPost, userPath + "/logout", "logging a user out"},
+	{http.MethodPost, userPath + "/unlock", "unlocking a user"},
+	{http.MethodGet, "/audit", "the audit trail"},
+	{http.MethodGet, "/analytics", "the analytics"},
+	{http.MethodPost, "/deliveries/{id}/retry", "trying a parked delivery again"},
+	{http.MethodGet, "/openapi.json", "the OpenAPI description"},
+}
+
+func (m missing) refuse(http.ResponseWriter, *http.Request) error { return notBuiltYet(m.what) }
+
+func notBuiltYet(what string) error {
+	return adapter.Errorf(adapter.CodeNotBuilt, "%s is not built yet", what)
+}
+
+// notFound answers paths that no route has.
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) error {
+	path := r.URL.Path
+	if s.Page != nil && !strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, "/webhooks/") {
+		s.Page.ServeHTTP(w, r)
+		return nil
+	}
+	if path == "/" {
+		return notBuiltYet("the page")
+	}
+	return adapter.Errorf(adapter.CodeNotFound, "there is nothing at this address").
+		WithTry("the API begins at %s, webhooks go to /webhooks/{source}", apiRoot)
+}
+
+// methodNotAllowed answers known paths asked with another method, and names those
+// that it has.
+func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) error {
+	path := r.URL.Path
+	if r.URL.RawPath != "" {
+		path = r.URL.RawPath
+	}
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if s.router.Match(chi.NewRouteContext(), method, path) {
+			allowed = append(allowed, method)
+		}
+	}
+	if slices.Contains(allowed, http.MethodGet) {
+		allowed = append(allowed, http.MethodHead)
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return adapter.Errorf(codeMethodNotAllowed, "this address takes %s", strings.Join(allowed, ", "))
+}
