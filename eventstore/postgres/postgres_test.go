@@ -195,6 +195,29 @@ func TestRolledBackAppendLeavesNoGap(t *testing.T) {
 	require.Equal(t, []eventstore.Position{1}, positions(t, s))
 }
 
+// TestOrderLock: an append waits for the order lock, and not for ever. Without the
+// lock the uniqueness of positions would still keep the log in order, at the price
+// of retries that run out; so only this test sees that it is taken.
+func TestOrderLock(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := migrated(t)
+	s := opened(t, url)
+	conn := connect(t, url)
+	_, err := conn.Exec(ctx, `ALTER FUNCTION api_append SET lock_timeout = '100ms'`)
+	require.NoError(t, err)
+	tx, err := conn.Begin(ctx)
+	require.NoError(t, err)
+	_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(('x' || encode('keytrail', 'hex'))::bit(64)::bigint)`)
+	require.NoError(t, err)
+	part := anAppend()
+	_, err = s.Append(ctx, part)
+	require.ErrorIs(t, err, eventstore.ErrUnavailable)
+	require.NoError(t, tx.Rollback(ctx))
+	_, err = s.Append(ctx, part)
+	require.NoError(t, err)
+}
+
 func TestAppendNeedsReadCommitted(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

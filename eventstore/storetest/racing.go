@@ -40,7 +40,7 @@ func handles(t testing.TB, d Database, n int) []eventstore.Store {
 func testRacingOnOneStream(t *testing.T, create Factory) {
 	const writers, each = 8, 12
 	d := create(t)
-	stores := handles(t, d, 2)
+	stores := handles(t, d, 4)
 	a := newStream()
 	ctx := within(t)
 	errs := together(writers, func(i int) error {
@@ -175,7 +175,7 @@ func follow(ctx context.Context, s eventstore.Store, n int) ([]eventstore.Event,
 func testFollowing(t *testing.T, create Factory) {
 	const writers, each = 8, 25
 	d := create(t)
-	stores := handles(t, d, 3)
+	stores := handles(t, d, 4)
 	ctx := within(t)
 	seen := make([][]eventstore.Event, len(stores))
 	for _, err := range together(len(stores)+writers, func(i int) (err error) {
@@ -185,7 +185,7 @@ func testFollowing(t *testing.T, create Factory) {
 		}
 		a := newStream()
 		for n := range each {
-			if _, err := stores[i%2].Append(ctx, to(a, eventstore.ExpectVersion(eventstore.Version(n)), newEvent("A"))); err != nil {
+			if _, err := stores[i%len(stores)].Append(ctx, to(a, eventstore.ExpectVersion(eventstore.Version(n)), newEvent("A"))); err != nil {
 				return err
 			}
 		}
