@@ -21,6 +21,12 @@ const (
 	SituationInFlight        Situation = "in_flight"
 )
 
+// Situations are all of them, in the contract's order.
+var Situations = []Situation{
+	SituationChanged, SituationMissingLive, SituationUnexpectedLive, SituationDuplicate,
+	SituationUnreadable, SituationStaleProjection, SituationInFlight,
+}
+
 // ReconciliationStarted records that a run began.
 type ReconciliationStarted struct {
 	RunID uuid.UUID `json:"run_id"`

@@ -372,7 +372,10 @@ func (c *Commands) finish(ctx context.Context, rec *recording, userID string, ca
 	case adapter.CallUnknown:
 		rec.add(&adapter.ApiCallOutcomeUnknown{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, CallError: v.why}, now)
 	default:
-		done := &adapter.ApiCallSucceeded{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, UserID: userID, Note: v.note}
+		done := &adapter.ApiCallSucceeded{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, Note: v.note}
+		if rec.method == http.MethodPost {
+			done.UserID = userID
+		}
 		if rec.proved && cause != nil {
 			done.ResolvedBy = "echo"
 		}
