@@ -11,17 +11,17 @@ import (
 	"github.com/keytrail/keytrail/keycloak/admin"
 )
 
-// stop is why a run ends without a judgement.
-type stop struct {
+// stopError is why a run ends without a judgement.
+type stopError struct {
 	status adapter.RunStatus
 	err    *adapter.Error
 }
 
-func (s *stop) Error() string { return s.err.Error() }
-func (s *stop) Unwrap() error { return s.err }
+func (s *stopError) Error() string { return s.err.Error() }
+func (s *stopError) Unwrap() error { return s.err }
 
-func invalid(err *adapter.Error) *stop { return &stop{status: adapter.RunInvalid, err: err} }
-func aborted(err *adapter.Error) *stop { return &stop{status: adapter.RunAborted, err: err} }
+func invalid(err *adapter.Error) *stopError { return &stopError{status: adapter.RunInvalid, err: err} }
+func aborted(err *adapter.Error) *stopError { return &stopError{status: adapter.RunAborted, err: err} }
 
 // unreadable is an answer about one user that is at fault itself: the run can go on.
 func unreadable(err error) bool {
@@ -39,8 +39,8 @@ func unreadable(err error) bool {
 
 // keycloakFailure ends a run because Keycloak's answer, or its silence, leaves the
 // picture incomplete.
-func (n *run) keycloakFailure(ctx context.Context, doing string, err error) *stop {
-	var already *stop
+func (n *run) keycloakFailure(ctx context.Context, doing string, err error) *stopError {
+	var already *stopError
 	if errors.As(err, &already) {
 		return already
 	}
@@ -90,14 +90,14 @@ func codeOfAnswer(api *keycloak.APIError) (adapter.Code, string) {
 	}
 }
 
-func interrupted(doing string, err error) *stop {
+func interrupted(doing string, err error) *stopError {
 	return aborted((&adapter.Error{
 		Code: adapter.CodeInterrupted, Detail: doing + ": the run was interrupted", Err: err,
 	}).WithTry("keytrail reconcile"))
 }
 
 // behind ends a run that could not bring belief up to date.
-func (n *run) behind(ctx context.Context, err error) *stop {
+func (n *run) behind(ctx context.Context, err error) *stopError {
 	const doing = "catching up with the events"
 	if ctx.Err() != nil {
 		return interrupted(doing, err)
@@ -113,8 +113,8 @@ func (n *run) behind(ctx context.Context, err error) *stop {
 }
 
 // stopped is how any error of a run ends it.
-func (n *run) stopped(ctx context.Context, doing string, err error) *stop {
-	var s *stop
+func (n *run) stopped(ctx context.Context, doing string, err error) *stopError {
+	var s *stopError
 	if errors.As(err, &s) {
 		return s
 	}

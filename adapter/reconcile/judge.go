@@ -118,13 +118,12 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	if _, done := n.judged[id]; done {
 		return nil
 	}
-	listed := n.digests.hasSeen(id)
 	open, err := n.callOpen(ctx, id)
 	if err != nil {
 		return err
 	}
 	if open {
-		return n.inFlight(ctx, id, listed)
+		return n.inFlight(ctx, id)
 	}
 	readAt := n.Clock()
 	live, err := n.readUser(ctx, id)
@@ -143,9 +142,6 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 		return err
 	}
 	n.judged[id] = struct{}{}
-	if !listed && (!gone || b.known && !b.user.Deleted) {
-		n.compared++
-	}
 	username := live.Username
 	if username == "" {
 		username = b.user.Username
@@ -171,16 +167,20 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	}
 }
 
+// count counts a user that no page held as compared; the listing counts the others.
+func (n *run) count(id string) {
+	if !n.digests.hasSeen(id) {
+		n.compared++
+	}
+}
+
 // inFlight counts a suspect that keytrail itself is writing to, without reading it.
-func (n *run) inFlight(ctx context.Context, id string, listed bool) error {
+func (n *run) inFlight(ctx context.Context, id string) error {
 	b, err := n.believe(ctx, id)
 	if err != nil {
 		return err
 	}
 	n.judged[id] = struct{}{}
-	if !listed {
-		n.compared++
-	}
 	n.postpone(adapter.Finding{UserID: id, Username: b.user.Username, Situation: adapter.SituationInFlight})
 	return nil
 }
@@ -277,6 +277,9 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 func (n *run) judgeRow(ctx context.Context, f adapter.Finding, b belief) error {
 	changes := b.stale()
 	if len(changes) == 0 {
+		if b.known && !b.user.Deleted {
+			n.count(f.UserID)
+		}
 		n.endDrift(f.UserID)
 		return nil
 	}
@@ -294,6 +297,7 @@ func (n *run) judgeRow(ctx context.Context, f adapter.Finding, b belief) error {
 // postpone counts a difference that cannot be judged yet. A drift that the user
 // already has stays open.
 func (n *run) postpone(f adapter.Finding) {
+	n.count(f.UserID)
 	n.unsettled++
 	n.touched[f.UserID] = struct{}{}
 	if len(n.pending) < adapter.MaxRunFindings {

@@ -310,6 +310,7 @@ func (n *run) stands(live keycloak.User, c Comparison) (bool, error) {
 
 // standing counts a drift that an earlier run has confirmed and that looks the same.
 func (n *run) standing(previous adapter.Finding) {
+	n.count(previous.UserID)
 	n.touched[previous.UserID] = struct{}{}
 	n.findings = append(n.findings, previous)
 }
@@ -356,7 +357,6 @@ func (n *run) queueUnlisted(ctx context.Context) error {
 		if len(n.unlisted.ids) < n.unlisted.limit {
 			n.suspect(id, &n.unlisted)
 		} else {
-			n.compared++
 			n.standing(n.open[id])
 		}
 	}

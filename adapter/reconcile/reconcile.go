@@ -151,6 +151,8 @@ type Request struct {
 	Realm string
 	// Trigger is "schedule", "cli" or "http".
 	Trigger string
+	// Started, if not nil, is told of the run once its start is recorded.
+	Started func(adapter.Reconciliation)
 }
 
 // Verdict is a run's answer in one word.
@@ -297,6 +299,9 @@ func (n *run) start(ctx context.Context, req Request) error {
 		return err
 	}
 	n.log.InfoContext(ctx, "reconciliation started", "trigger", req.Trigger, "baseline", n.baseline)
+	if req.Started != nil {
+		req.Started(n.result().Reconciliation)
+	}
 	return nil
 }
 

@@ -67,7 +67,7 @@ func TestFirstRunThatWasCutShortGoesOnAdopting(t *testing.T) {
 		}
 	}
 	res, _ := w.fail(t.Context())
-	require.Equal(t, 3, len(recordedAs[*adapter.UserApiBaselined](w)))
+	require.Len(t, recordedAs[*adapter.UserApiBaselined](w), 3)
 	require.Equal(t, adapter.RunInvalid, res.Status)
 
 	w.keycloak.onPage, w.keycloak.listing = nil, nil
@@ -266,7 +266,7 @@ func TestDifferencesSettleFirst(t *testing.T) {
 	res := w.run()
 	require.Equal(t, InSync, res.Verdict)
 	require.Equal(t, 1, res.Unsettled)
-	require.Equal(t, 0, res.InSync)
+	require.Zero(t, res.InSync)
 	require.Len(t, res.Pending, 1)
 	require.Empty(t, w.phases("1"))
 
@@ -367,13 +367,24 @@ func TestStaleProjection(t *testing.T) {
 	row := w.projection.users["1"]
 	row.Email = ptr("old@example.org")
 	w.projection.users["1"] = row
+	// A row that has not taken the deletion.
+	w.keycloak.put(person("3", "cleo"))
+	w.happened(w.clock.Now(), &adapter.UserApiCreated{UserChange: adapter.UserChange{
+		UserRef: ref("3"), Set: adapter.Profile{Username: adapter.Set("cleo")},
+	}})
+	w.happened(w.clock.Now(), &adapter.UserApiDeleted{UserRef: ref("3")})
+	w.keycloak.remove("3")
+	require.NoError(t, w.projection.CatchUp(t.Context(), realm))
+	undead := w.projection.users["3"]
+	undead.Deleted, undead.DeletedAt = false, nil
+	w.projection.users["3"] = undead
 	// And a row that no event accounts for.
 	ghost := w.projection.users["2"]
 	ghost.ID, ghost.Username = "ghost", "ghost"
 	w.projection.users["ghost"] = ghost
 
 	res := w.run()
-	require.Equal(t, map[adapter.Situation]int{adapter.SituationStaleProjection: 2}, res.Counts)
+	require.Equal(t, map[adapter.Situation]int{adapter.SituationStaleProjection: 3}, res.Counts)
 	require.Equal(t, "1", res.Findings[0].UserID)
 	require.JSONEq(t, `"old@example.org"`, string(res.Findings[0].Fields[0].Believed))
 	require.JSONEq(t, `"ann@example.org"`, string(res.Findings[0].Fields[0].Actual))
@@ -819,6 +830,59 @@ func TestUnfinishedRunIsEndedByTheNext(t *testing.T) {
 	require.Len(t, recordedAs[*adapter.UserApiBaselined](w), 1)
 }
 
+func TestRunsAtTheSameTimeCorruptNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 20 {
+		w.keycloak.put(person(fmt.Sprint(i), fmt.Sprintf("user%02d", i)))
+	}
+	both := func() []error {
+		errs := make(chan error, 2)
+		for range 2 {
+			c := w.runner.Config
+			p := &projection{store: w.store, codec: w.codec, users: map[string]adapter.User{}}
+			c.Believed, c.Settler = p, p
+			r, err := New(c)
+			require.NoError(t, err)
+			go func() {
+				_, err := r.Run(t.Context(), Request{Realm: realm, Trigger: "cli"})
+				errs <- err
+			}()
+		}
+		return []error{<-errs, <-errs}
+	}
+	oneCompletes := func(errs []error) {
+		t.Helper()
+		completed := 0
+		for _, err := range errs {
+			if err == nil {
+				completed++
+			} else {
+				require.Equal(t, adapter.CodeRunInProgress, adapter.CodeOf(err), "%v", err)
+			}
+		}
+		require.Positive(t, completed)
+	}
+	oneCompletes(both())
+	require.Len(t, recordedAs[*adapter.UserApiBaselined](w), 20)
+	w.clock.advance(time.Hour)
+	for i := range 5 {
+		w.keycloak.change(fmt.Sprint(i), func(u *keycloak.User) { u.Enabled = ptr(false) })
+	}
+	oneCompletes(both())
+	once := map[string]int{}
+	for _, d := range recordedAs[*adapter.DriftDetected](w) {
+		require.Equal(t, adapter.SituationChanged, d.Situation)
+		once[d.RunID.String()+d.UserID]++
+	}
+	require.NotEmpty(t, once)
+	for key, n := range once {
+		require.Equal(t, 1, n, key)
+	}
+	require.NoError(t, w.projection.CatchUp(t.Context(), realm))
+	require.Equal(t, 5, w.run().FindingsTotal)
+}
+
 func TestUserHeardOfWhileItIsAdopted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -914,10 +978,10 @@ func (b manyBelieved) user(u keycloak.User) adapter.User {
 	return out
 }
 
-func (b manyBelieved) Users(_ context.Context, _ string, ids []string) (map[string]adapter.User, error) {
+func (b manyBelieved) Users(ctx context.Context, _ string, ids []string) (map[string]adapter.User, error) {
 	out := map[string]adapter.User{}
 	for _, id := range ids {
-		u, err := b.live.User(context.Background(), realm, id)
+		u, err := b.live.User(ctx, realm, id)
 		if err != nil {
 			return nil, err
 		}
@@ -968,16 +1032,16 @@ func (h eachHook) Each(ctx context.Context, realm string, fn func(adapter.User) 
 	return h.Believed.Each(ctx, realm, fn)
 }
 
-func TestTenThousandUsersAreAdopted(t *testing.T) {
+func TestThousandsOfUsersAreAdopted(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("writes 10,000 events")
+		t.Skip("writes 2,000 events")
 	}
-	live := manyKeycloak{n: 10_000, changed: map[int]bool{}}
+	live := manyKeycloak{n: 2_000, changed: map[int]bool{}}
 	w := newWorld(t, func(c *Config) { c.Live, c.PageSize = live, MaxPageSize })
 	require.Equal(t, live.n, w.run().Baselined)
 	w.clock.advance(time.Hour)
-	live.changed[77], live.changed[9_999] = true, true
+	live.changed[77], live.changed[1_999] = true, true
 	res := w.run()
 	require.Equal(t, 2, res.FindingsTotal)
 	require.Equal(t, live.n, res.Compared)

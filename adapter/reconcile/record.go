@@ -100,12 +100,13 @@ func (n *run) flush(ctx context.Context) error { return n.record(ctx) }
 
 // find records a drift that appears or changes, and counts one that is known.
 func (n *run) find(ctx context.Context, f adapter.Finding) error {
-	n.touched[f.UserID] = struct{}{}
 	previous, known := n.open[f.UserID]
 	if known && sameFinding(previous, f) {
-		n.findings = append(n.findings, previous)
+		n.standing(previous)
 		return nil
 	}
+	n.count(f.UserID)
+	n.touched[f.UserID] = struct{}{}
 	phase := adapter.DriftAppeared
 	if known {
 		phase = adapter.DriftAltered
@@ -262,7 +263,7 @@ const abortTimeout = 5 * time.Second
 // abort records why the run ends, and returns both. It works without the caller's
 // context, which may be what ended it. Where only the answer to the run's completion
 // was lost, the run is completed after all.
-func (n *run) abort(ctx context.Context, why *stop) (Result, error) {
+func (n *run) abort(ctx context.Context, why *stopError) (Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	var err error

@@ -94,8 +94,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 				next = due
 			}
 		}
-		if err := sleep(ctx, max(next.Sub(s.Clock()), time.Millisecond)); err != nil {
-			return nil
+		if sleep(ctx, max(next.Sub(s.Clock()), time.Millisecond)) != nil {
+			return nil // the context has ended
 		}
 	}
 	return nil

@@ -72,6 +72,9 @@ func (w *world) run() Result {
 	res, err := w.runner.Run(w.t.Context(), Request{Realm: realm, Trigger: "cli"})
 	require.NoError(w.t, err)
 	require.Equal(w.t, adapter.RunCompleted, res.Status)
+	if res.Unread == 0 {
+		require.Equal(w.t, res.Compared, res.InSync+res.FindingsTotal+res.Unsettled, "each user counts once")
+	}
 	return res
 }
 
