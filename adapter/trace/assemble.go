@@ -12,6 +12,7 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
 )
 
 // relationBatch links deliveries that came in one request. They are no causes of
@@ -39,7 +40,11 @@ func (f *Finder) tell(ctx context.Context, s seed) (Trace, error) {
 			return Trace{}, err
 		}
 	}
-	t := newTrace(main[0].CorrelationID, events, calls)
+	users, err := f.namedUsers(ctx, events)
+	if err != nil {
+		return Trace{}, err
+	}
+	t := newTrace(main[0].CorrelationID, events, calls, users)
 	t.Truncated, t.Others = a.truncated, s.others
 	return t, nil
 }
@@ -357,9 +362,61 @@ func (f *Finder) wholeCalls(ctx context.Context, calls []adapter.Call) ([]adapte
 	return calls, nil
 }
 
+const (
+	// maxUsers is how many users of a story are listed, maxLookups how many names are
+	// looked up for one.
+	maxUsers   = 100
+	maxLookups = 10
+)
+
+// namedUsers lists the users that events are about. A command that was given an id
+// names nobody: such names are looked up.
+func (f *Finder) namedUsers(ctx context.Context, events []adapter.Decoded) ([]NamedUser, error) {
+	shown := views(events)
+	names := namesIn(shown)
+	var users []NamedUser
+	seen := map[adapter.UserRef]bool{}
+	lookups := 0
+	for _, v := range shown {
+		ref, ok := subjectOf(v)
+		if !ok || seen[ref] || len(users) == maxUsers {
+			continue
+		}
+		seen[ref] = true
+		name := names[ref]
+		// What has been forgotten of a person is not dug up elsewhere.
+		if name == "" && len(v.Forgotten) == 0 && f.Users != nil && lookups < maxLookups {
+			lookups++
+			found, err := f.Users.Find(ctx, ref.UserID, ref.Realm)
+			if err != nil {
+				return nil, fmt.Errorf("looking up the name of user %s: %w", ref.UserID, err)
+			}
+			if len(found) == 1 && found[0].ID == ref.UserID {
+				name = found[0].Username
+			}
+		}
+		users = append(users, NamedUser{UserRef: ref, Username: name})
+	}
+	return users, nil
+}
+
+// subjectOf is the user that an event is about.
+func subjectOf(v adapter.View) (adapter.UserRef, bool) {
+	var ref adapter.UserRef
+	switch p := v.Data.(type) {
+	case adapter.UserPayload:
+		ref = p.User()
+	case adapter.Subject:
+		ref = p.Subject()
+	case *adapter.AdminEventReceived:
+		ref = adapter.UserRef{Realm: p.Realm, UserID: keycloak.ParseResourcePath(p.ResourcePath).UserID}
+	}
+	return ref, ref.Realm != "" && ref.UserID != ""
+}
+
 // newTrace makes the trace of events, which come in the order of positions.
-func newTrace(correlation uuid.UUID, events []adapter.Decoded, calls []adapter.Call) Trace {
-	t := Trace{CorrelationID: correlation, Events: newTree(views(events)).inOrder(), Calls: calls}
+func newTrace(correlation uuid.UUID, events []adapter.Decoded, calls []adapter.Call, users []NamedUser) Trace {
+	t := Trace{CorrelationID: correlation, Events: newTree(views(events)).inOrder(), Calls: calls, Users: users}
 	st := study(t)
 	t.Status = st.status()
 	t.Summary = st.summary()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/keycloak"
 )
@@ -29,6 +31,9 @@ type words struct {
 	// brief leaves out the fields that a change set, for texts that list old and new
 	// values themselves.
 	brief bool
+	// creating are the calls that were requested before their user had an id, and
+	// echoes the deliveries that report our own calls.
+	creating, echoes map[uuid.UUID]bool
 }
 
 func (w words) describe(v adapter.View) string {
@@ -231,7 +236,7 @@ func (w words) delivery(v adapter.View) string {
 	switch p := v.Data.(type) {
 	case *adapter.AdminEventReceived:
 		text := "Keycloak reported " + strings.TrimSpace(p.ResourceType+" "+p.OperationType) + w.resource(p)
-		if p.Actor.Type != adapter.ActorUnknown && p.Actor.Type != "" {
+		if p.Actor.Type != adapter.ActorUnknown && p.Actor.Type != "" && !w.echoes[v.EventID] {
 			text += " by " + p.Actor.String()
 		}
 		if p.Error != "" {
@@ -338,7 +343,7 @@ func (w words) call(p adapter.Payload) string {
 		default:
 			text = "succeeded after all, as found out by " + p.ResolvedBy
 		}
-		if p.UserID != "" {
+		if p.UserID != "" && w.creating[p.CallID] {
 			text += "; the new user's id is " + p.UserID
 		}
 		if p.Note != "" {
@@ -348,7 +353,7 @@ func (w words) call(p adapter.Payload) string {
 	case *adapter.ApiCallFailed:
 		return "failed" + afterAttempts(p.Attempts, p.DurationMS) + ": " + because(p.CallError)
 	case *adapter.ApiCallSkipped:
-		return "refused, and nothing was written: " + because(p.CallError)
+		return refused(because(p.CallError))
 	case *adapter.ApiCallOutcomeUnknown:
 		return "outcome unknown" + afterAttempts(p.Attempts, p.DurationMS) + ": " + because(p.CallError)
 	case *adapter.ApiCallEchoed:
@@ -437,6 +442,14 @@ func afterAttempts(n int, ms float64) string {
 	return text
 }
 
+// refused says that a rule forbade a call, given why.
+func refused(why string) string {
+	if strings.Contains(why, "nothing was written") {
+		return "refused: " + why
+	}
+	return "refused, and nothing was written: " + why
+}
+
 // because is why a call did not succeed, in our words and in Keycloak's.
 func because(e adapter.CallError) string {
 	return reason(string(e.Code), e.Message, e.Keycloak)
@@ -447,7 +460,8 @@ func reason(code, message, said string) string {
 	if text == "" {
 		text = code
 	}
-	if said != "" && !strings.Contains(text, said) {
+	// "HTTP 503 Service Unavailable" is what Keycloak says where it has no words.
+	if said != "" && !strings.HasPrefix(said, "HTTP ") && !strings.Contains(text, said) {
 		text += `; Keycloak says "` + said + `"`
 	}
 	return text
@@ -666,14 +680,11 @@ func ordinal(n int) string {
 	return strconv.Itoa(n) + suffix
 }
 
+var counts = []string{"never", "once", "twice", "three times", "four times", "five times"}
+
 func times(n int) string {
-	switch n {
-	case 1:
-		return "once"
-	case 2:
-		return "twice"
-	case 3:
-		return "three times"
+	if n >= 0 && n < len(counts) {
+		return counts[n]
 	}
 	return strconv.Itoa(n) + " times"
 }
@@ -685,7 +696,7 @@ func span(d time.Duration) string {
 	d = d.Abs()
 	switch {
 	case d < time.Millisecond:
-		return "under 1 ms"
+		return "<1 ms"
 	case d < 100*time.Millisecond:
 		return strconv.FormatInt(int64(math.Round(float64(d)/float64(time.Millisecond))), 10) + " ms"
 	case d < 9950*time.Millisecond:

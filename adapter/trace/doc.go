@@ -21,6 +21,7 @@
 //
 // # Order
 //
-// Events stand in the order in which they happened (occurred_at, then position),
-// except that no event stands before its cause: Keycloak's clock is not ours.
+// Events stand in the order in which they happened (occurred_at, or for an attempt
+// when it went out; then position), except that no event stands before its cause:
+// Keycloak's clock is not ours.
 package trace

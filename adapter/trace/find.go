@@ -303,7 +303,11 @@ func (f *Finder) line(ctx context.Context, newest eventstore.Event) (Story, erro
 	if err != nil {
 		return Story{}, err
 	}
-	t := newTrace(newest.CorrelationID, events, callsOf(events))
+	users, err := f.namedUsers(ctx, events)
+	if err != nil {
+		return Story{}, err
+	}
+	t := newTrace(newest.CorrelationID, events, callsOf(events), users)
 	return Story{CorrelationID: newest.CorrelationID, At: utc(newest.OccurredAt), Summary: t.Summary}, nil
 }
 

@@ -30,7 +30,14 @@ type studied struct {
 }
 
 func study(t Trace) *studied {
-	s := &studied{words: words{names: namesIn(t.Events)}, trace: t, arrived: map[uuid.UUID]time.Time{}}
+	s := &studied{trace: t, arrived: map[uuid.UUID]time.Time{}}
+	s.words = words{names: namesIn(t.Events), creating: map[uuid.UUID]bool{}, echoes: map[uuid.UUID]bool{}}
+	for _, u := range t.Users {
+		ref := adapter.UserRef{Realm: u.Realm, UserID: u.UserID}
+		if s.names[ref] == "" && u.Username != "" {
+			s.names[ref] = u.Username
+		}
+	}
 	recorded := map[uuid.UUID]time.Time{}
 	interpreted := map[uuid.UUID]adapter.View{} // a cause → its newest effect elsewhere
 	received := map[string]uuid.UUID{}          // a delivery's stream → its first event
@@ -58,7 +65,10 @@ func study(t Trace) *studied {
 			if effect, ok := interpreted[received[v.Stream]]; !ok || effect.Position < v.Position {
 				s.parked = append(s.parked, v)
 			}
+		case *adapter.ApiCallRequested:
+			s.creating[p.CallID] = p.UserID == ""
 		case *adapter.ApiCallEchoed:
+			s.echoes[p.DeliveryEventID] = true
 			s.arrived[p.CallID] = v.RecordedAt
 			if at, ok := recorded[p.DeliveryEventID]; ok {
 				s.arrived[p.CallID] = at
@@ -259,7 +269,7 @@ func callOutcome(c adapter.Call) string {
 		}
 		return tried + ", then failed" + with + ": " + why
 	case adapter.CallSkipped:
-		return "refused, and nothing was written: " + reason(string(c.Code), c.Error, c.Keycloak)
+		return refused(reason(string(c.Code), c.Error, c.Keycloak))
 	case adapter.CallUnknown:
 		return joined(tried, "outcome unknown: "+reason(string(c.Code), c.Error, c.Keycloak))
 	case adapter.CallRequested:
@@ -393,7 +403,9 @@ func (s *studied) eventLine() string {
 		return text
 	}
 	v := changes[0]
-	text := words{names: s.names, brief: true}.describe(v)
+	brief := s.words
+	brief.brief = true
+	text := brief.describe(v)
 	if ref, ok := v.Data.(adapter.UserPayload); ok {
 		text = s.inRealm(text, ref.User())
 	}
@@ -463,10 +475,12 @@ func nextOfCall(c adapter.Call) string {
 		return "keytrail's service account lacks a role (commands need manage-users). See which: keytrail keycloak check"
 	case adapter.CodeKeycloakUnauthorized, adapter.CodeKeycloakNotConfigured:
 		return "Keycloak does not accept keytrail's client or its secret. See why: keytrail keycloak check"
-	case adapter.CodeKeycloakNotFound, adapter.CodeUserNotFound:
+	case adapter.CodeKeycloakNotFound:
+		return "Check the realm's name and KEYTRAIL_KEYCLOAK_URL: keytrail keycloak check"
+	case adapter.CodeUserNotFound:
 		return "Keycloak does not know the user. See what else is missing: keytrail reconcile --realm " + word(c.Realm)
-	case adapter.CodeKeycloakUnavailable, adapter.CodeKeycloakUnreachable, adapter.CodeOverloaded:
-		return "Nothing was changed. Once Keycloak answers (keytrail keycloak check), repeat the command."
+	case adapter.CodeKeycloakUnavailable, adapter.CodeKeycloakUnreachable:
+		return "Once Keycloak answers (keytrail keycloak check), repeat the command."
 	case adapter.CodeInterrupted:
 		return "keytrail was stopped before it was done. Repeat the command."
 	}

@@ -255,7 +255,7 @@ func (p *page) events(t Trace, s *studied) {
 	head := headOf(s)
 	timeColumns, labelColumns := 0, 0
 	for _, v := range t.Events {
-		timeColumns = max(timeColumns, utf8.RuneCountInString(since(t.StartedAt, v.OccurredAt)))
+		timeColumns = max(timeColumns, utf8.RuneCountInString(since(t.StartedAt, moment(v))))
 		labelColumns = max(labelColumns, utf8.RuneCountInString(labels[v.Stream]))
 	}
 	adopted, told := 0, 0
@@ -276,7 +276,7 @@ func (p *page) events(t Trace, s *studied) {
 				return
 			}
 		}
-		at := since(t.StartedAt, n.OccurredAt)
+		at := since(t.StartedAt, moment(n.View))
 		lead := "  " + p.paint(dim, strings.Repeat(" ", timeColumns-utf8.RuneCountInString(at))+at) + "  " +
 			p.paint(cyan, pad(labels[n.Stream], labelColumns)) + "  " + indent
 		p.line(lead, columns, eventStyle(n.View), s.describe(n.View)+aside(n, head))

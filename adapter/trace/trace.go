@@ -41,10 +41,19 @@ type Trace struct {
 	Events []adapter.View `json:"events"`
 	// Calls are the calls among the events, the first requested first.
 	Calls []adapter.Call `json:"calls"`
+	// Users are the users that the story is about, in the order in which it names them.
+	Users []NamedUser `json:"users,omitempty"`
 	// Truncated is true where the story has more events than are shown.
 	Truncated bool `json:"truncated,omitempty"`
 	// Others are further stories, newest first, where the id was a user's.
 	Others []Story `json:"others,omitempty"`
+}
+
+// NamedUser is a user with the name that the story or, where it names none, the
+// users projection knows.
+type NamedUser struct {
+	adapter.UserRef
+	Username string `json:"username,omitempty"`
 }
 
 // Story is one line about another story of the same user.

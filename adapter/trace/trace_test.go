@@ -382,6 +382,55 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+func TestNextSteps(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[adapter.Code]string{
+		adapter.CodeAlreadyEnabled:       "keytrail user history 1 --realm acme",
+		adapter.CodeKeycloakConflict:     "keytrail user list --realm acme",
+		adapter.CodeKeycloakInvalid:      "Correct what Keycloak names",
+		adapter.CodeKeycloakForbidden:    "keytrail keycloak check",
+		adapter.CodeKeycloakUnauthorized: "keytrail keycloak check",
+		adapter.CodeKeycloakNotFound:     "KEYTRAIL_KEYCLOAK_URL",
+		adapter.CodeUserNotFound:         "keytrail reconcile --realm acme",
+		adapter.CodeKeycloakUnavailable:  "repeat the command",
+		adapter.CodeKeycloakUnreachable:  "repeat the command",
+		adapter.CodeInterrupted:          "Repeat the command",
+		adapter.CodeInternal:             "Repeat the command",
+	} {
+		require.Contains(t, nextOfCall(adapter.Call{Status: adapter.CallFailed, Code: code, Realm: realm, UserID: "1"}), want, code)
+	}
+	require.Contains(t, nextOfCall(adapter.Call{Status: adapter.CallFailed, Echo: &adapter.Echo{}, Realm: realm, UserID: "1"}), "keytrail user show 1")
+	require.Empty(t, nextOfCall(adapter.Call{Status: adapter.CallSucceeded}))
+	for code, want := range map[adapter.Code]string{
+		adapter.CodeListingIncomplete:   "view-users",
+		adapter.CodeKeycloakUnreachable: "keytrail keycloak check",
+		adapter.CodeProjectionBehind:    "keytrail projections status",
+		adapter.CodeRunInProgress:       "Another run",
+		adapter.CodeInterrupted:         "keytrail reconcile --realm acme",
+	} {
+		require.Contains(t, nextOfRun(code, realm), want, code)
+	}
+	require.Equal(t, "acme", word("acme"))
+	require.Equal(t, "f:2b0e:carol@x", word("f:2b0e:carol@x"))
+	require.Equal(t, `'a b'`, word("a b"))
+	require.Equal(t, `''`, word(""))
+	require.Equal(t, `'-rf'`, word("-rf"))
+	require.Equal(t, `'$(x)'\''`+`'`, word("$(x)'"))
+}
+
+func TestNamesAreLookedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.everything()
+	carol := adapter.UserRef{Realm: realm, UserID: carolID}
+	require.Equal(t, []NamedUser{{UserRef: bob, Username: "bob"}, {UserRef: carol, Username: "carol"}}, w.find(id("run").String()).Users)
+
+	alone := &Finder{Store: w.store, Codec: w.codec}
+	got, err := alone.Find(t.Context(), id("run").String(), "")
+	require.NoError(t, err)
+	require.Equal(t, []NamedUser{{UserRef: bob, Username: "bob"}, {UserRef: carol}}, got.Users)
+}
+
 func TestTraceJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

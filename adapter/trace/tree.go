@@ -33,11 +33,11 @@ type node struct {
 //
 // The parent is the cause, with two exceptions that make it a story: what happened
 // to a call hangs under its request, however the links of the chain point; and the
-// delivery that echoes a call hangs there too, because the call is what made
-// Keycloak send it.
+// delivery that echoes a call hangs under the attempt that made Keycloak send it.
 func newTree(events []adapter.View) *tree {
 	t := &tree{byID: make(map[uuid.UUID]*node, len(events))}
 	heads := map[string]*node{}     // a stream's first event
+	done := map[string]*node{}      // a call's attempt that did it, else its last one
 	echoed := map[uuid.UUID]*node{} // a delivery's event → the link to its call
 	events = slices.Clone(events)
 	slices.SortFunc(events, func(a, b adapter.View) int { return cmp.Compare(a.Position, b.Position) })
@@ -51,6 +51,10 @@ func newTree(events []adapter.View) *tree {
 			if heads[v.Stream] == nil {
 				heads[v.Stream] = n
 			}
+		case *adapter.ApiCallAttempted:
+			if last := done[v.Stream]; last == nil || !succeeded(last.View) {
+				done[v.Stream] = n
+			}
 		case *adapter.ApiCallEchoed:
 			if echoed[p.DeliveryEventID] == nil {
 				echoed[p.DeliveryEventID] = n
@@ -58,7 +62,7 @@ func newTree(events []adapter.View) *tree {
 		}
 	}
 	for _, n := range t.nodes {
-		if p := t.parentOf(n, heads, echoed); p != nil && !p.under(n) {
+		if p := t.parentOf(n, heads, done, echoed); p != nil && !p.under(n) {
 			n.parent = p
 			p.children = append(p.children, n)
 		}
@@ -73,7 +77,7 @@ func newTree(events []adapter.View) *tree {
 	return t
 }
 
-func (t *tree) parentOf(n *node, heads map[string]*node, echoed map[uuid.UUID]*node) *node {
+func (t *tree) parentOf(n *node, heads, done map[string]*node, echoed map[uuid.UUID]*node) *node {
 	head := heads[n.Stream]
 	if p, ok := n.Data.(*adapter.ApiCallEchoed); ok {
 		if delivery := t.byID[p.DeliveryEventID]; delivery != nil {
@@ -85,6 +89,9 @@ func (t *tree) parentOf(n *node, heads map[string]*node, echoed map[uuid.UUID]*n
 		return head
 	}
 	if echo := echoed[n.EventID]; echo != nil {
+		if attempt := done[echo.Stream]; attempt != nil {
+			return attempt
+		}
 		if call := heads[echo.Stream]; call != nil {
 			return call
 		}
@@ -112,12 +119,26 @@ func (n *node) under(m *node) bool {
 	return false
 }
 
+// moment is when an event happened: for an attempt when it went out, which is what
+// the others relate to, rather than when it was over.
+func moment(v adapter.View) time.Time {
+	if p, ok := v.Data.(*adapter.ApiCallAttempted); ok && !p.StartedAt.IsZero() && p.StartedAt.Before(v.OccurredAt) {
+		return p.StartedAt
+	}
+	return v.OccurredAt
+}
+
+func succeeded(v adapter.View) bool {
+	p, ok := v.Data.(*adapter.ApiCallAttempted)
+	return ok && p.StatusCode >= 200 && p.StatusCode < 300
+}
+
 // settle computes depth, at and position from the parents'.
 func (n *node) settle() {
 	if !n.at.IsZero() {
 		return
 	}
-	n.at, n.position = n.OccurredAt, n.Position
+	n.at, n.position = moment(n.View), n.Position
 	if n.parent == nil {
 		return
 	}
