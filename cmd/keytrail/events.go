@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/internal/app"
+)
+
+type eventsCommand struct {
+	Tail   eventsTail   `cmd:"" help:"Print new events as they come."`
+	Export eventsExport `cmd:"" help:"Print all events."`
+}
+
+type eventsExport struct {
+	From int64 `help:"The first position to print." default:"1"`
+}
+
+func (c *eventsExport) Run(ctx context.Context, s *session) error {
+	return s.withLog(ctx, func(a *app.App) error {
+		_, err := s.printEvents(ctx, a, eventstore.Position(c.From-1))
+		return err
+	})
+}
+
+type eventsTail struct {
+	From int64 `help:"The first position to print; 0 prints only what is new."`
+}
+
+func (c *eventsTail) Run(ctx context.Context, s *session) error {
+	return s.withLog(ctx, func(a *app.App) error {
+		after := eventstore.Position(c.From - 1)
+		if c.From <= 0 {
+			head, err := a.Store.Head(ctx)
+			if err != nil {
+				return err
+			}
+			after = head
+		}
+		for {
+			if _, err := a.Store.Wait(ctx, after); err != nil {
+				return untilStopped(ctx, err)
+			}
+			last, err := s.printEvents(ctx, a, after)
+			if err != nil {
+				return untilStopped(ctx, err)
+			}
+			after = last
+		}
+	})
+}
+
+// untilStopped takes a command that runs until it is stopped for one that ended well.
+func untilStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *session) withLog(ctx context.Context, f func(a *app.App) error) (err error) {
+	a, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	return f(a)
+}
+
+// printEvents prints what is after a position and returns the last one.
+func (s *session) printEvents(ctx context.Context, a *app.App, after eventstore.Position) (eventstore.Position, error) {
+	enc := json.NewEncoder(s.stdout)
+	enc.SetEscapeHTML(false)
+	for e, err := range a.Store.ReadLog(ctx, eventstore.LogQuery{After: after}) {
+		if err != nil {
+			return after, err
+		}
+		d, err := a.Codec.Decode(ctx, e)
+		if err != nil {
+			return after, err
+		}
+		if err := enc.Encode(d.View()); err != nil {
+			return after, err
+		}
+		after = e.Position
+	}
+	return after, nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/adapter/reconcile"
+)
+
+type reconcileCommand struct {
+	Realm string `help:"Only this realm; all configured ones without it."`
+	because
+}
+
+func (c *reconcileCommand) Run(ctx context.Context, s *session) (err error) {
+	a, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	realms := a.Config.Keycloak.Realms
+	if c.Realm != "" {
+		realms = []string{c.Realm}
+	}
+	if len(realms) == 0 {
+		_, err := realm(a, "")
+		return err
+	}
+	exit := exitOK
+	var results []reconcile.Result
+	for _, name := range realms {
+		result, err := a.Reconcile(asOperator(ctx, c.Actor, c.Reason), name, "cli")
+		if err != nil && result.RunID == (reconcile.Result{}).RunID {
+			return err
+		}
+		exit = max(exit, result.Verdict.ExitCode())
+		results = append(results, result)
+		if !s.json {
+			writeResult(s.stdout, result)
+			if err != nil {
+				s.report(err)
+			}
+		}
+	}
+	if s.json {
+		// One realm is the usual case, and the API's object; several are a list of them.
+		if len(results) == 1 {
+			err = s.printJSON(results[0])
+		} else {
+			err = s.printJSON(listOf(results, ""))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if exit != exitOK {
+		return exitError(exit)
+	}
+	return nil
+}
+
+func writeResult(w io.Writer, r reconcile.Result) {
+	switch r.Verdict {
+	case reconcile.InSync:
+		fmt.Fprintf(w, "Realm %s is in sync: %d users compared.\n", r.Realm, r.Compared)
+	case reconcile.Drift:
+		fmt.Fprintf(w, "Realm %s has drifted: %d of %d users differ.\n", r.Realm, r.FindingsTotal, r.Compared)
+	default:
+		fmt.Fprintf(w, "Realm %s could not be judged: the run is %s.\n", r.Realm, r.Status)
+	}
+	if r.Baselined > 0 {
+		fmt.Fprintf(w, "Adopted %d users as the starting point.\n", r.Baselined)
+	}
+	if r.Unsettled > 0 {
+		fmt.Fprintf(w, "%d differences are too young to judge, or have a call under way.\n", r.Unsettled)
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "\n%s  %s (%s), since %s\n", f.Situation, nameOf(f), f.UserID, f.Since.UTC().Format("2006-01-02 15:04:05Z"))
+		for _, d := range f.Fields {
+			fmt.Fprintf(w, "    %s: believed %s, is %s%s\n", d.Field, d.Believed, d.Actual, setBy(d))
+		}
+	}
+	fmt.Fprintf(w, "\nTrace: keytrail trace %s\n", r.RunID)
+}
+
+func nameOf(f adapter.Finding) string {
+	if f.Username != "" {
+		return f.Username
+	}
+	return "user"
+}
+
+func setBy(d adapter.FieldDifference) string {
+	if d.LastChangedAt == nil {
+		return ""
+	}
+	by := d.LastChangedBy
+	if by == "" {
+		by = "somebody unknown"
+	}
+	return fmt.Sprintf(" (last set by %s at %s)", by, d.LastChangedAt.UTC().Format("2006-01-02 15:04:05Z"))
+}

@@ -1,0 +1,121 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/adapter/inbound"
+	"github.com/keytrail/keytrail/adapter/outbound"
+	"github.com/keytrail/keytrail/adapter/reconcile"
+	"github.com/keytrail/keytrail/internal/telemetry"
+	"github.com/keytrail/keytrail/keycloak"
+	"github.com/keytrail/keytrail/keycloak/admin"
+)
+
+// connect makes the parts that speak to Keycloak. It sends nothing.
+func (a *App) connect(o Options) error {
+	a.Commands = &outbound.Commands{
+		Store: a.Store, Codec: a.Codec, Clock: a.Clock, Logger: a.Logger,
+		Observe: func(command string, status adapter.CallStatus) {
+			a.Metrics.Calls.WithLabelValues(command, string(status)).Inc()
+		},
+	}
+	k := a.Config.Keycloak
+	if k.URL == "" {
+		return nil
+	}
+	client, err := admin.New(admin.Config{
+		BaseURL: k.URL, AuthRealm: k.AuthRealm, ClientID: k.ClientID, ClientSecret: k.ClientSecret.Reveal(),
+		Transport: &outbound.Transport{Next: admin.NewTransport(), Clock: a.Clock},
+		Clock:     a.Clock, Logger: a.Logger,
+		RetryMax: o.Retry.Max, RetryWaitMin: o.Retry.WaitMin, RetryWaitMax: o.Retry.WaitMax,
+		Timeout: 30 * time.Second,
+		Observe: func(method, template string, status int, d time.Duration) {
+			a.Metrics.KeycloakRequests.WithLabelValues(telemetry.Method(method), template, telemetry.Status(status)).Inc()
+			a.Metrics.KeycloakSeconds.WithLabelValues(telemetry.Method(method), template).Observe(d.Seconds())
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("the Keycloak client: %w", err)
+	}
+	a.Keycloak = client
+	a.Commands.Keycloak = client
+	a.Poller = &inbound.Poller{
+		Puller: client, Recorder: a.Recorder, Watermarks: watermarks{a.Leases}, Logger: a.Logger,
+		Observe: func(realm, outcome string) {
+			a.Metrics.PollRuns.WithLabelValues(a.Metrics.Realm(realm), outcome).Inc()
+			if outcome == "ok" {
+				a.Metrics.PollLastSuccess.WithLabelValues(a.Metrics.Realm(realm)).Set(float64(a.Clock().Unix()))
+			}
+		},
+	}
+	a.Reconciler, err = reconcile.New(reconcile.Config{
+		Store: a.Store, Codec: a.Codec, Live: client,
+		Believed: believed{a.Users}, Calls: a.Calls,
+		History: reconcile.LogHistory{Log: a.Store, Codec: a.Codec},
+		Settler: settler{a}, Clock: a.Clock, Logger: a.Logger, Settle: a.Config.Reconcile.Settle,
+	})
+	return err
+}
+
+// settler brings belief up to date before a run: it polls, and folds to the head.
+type settler struct{ app *App }
+
+func (s settler) CatchUp(ctx context.Context, realm string) error {
+	if _, err := s.app.Poller.Poll(ctx, realm); err != nil {
+		// Without the poll the webhooks are all there is: the run can still compare, and
+		// says what it did not see. Only an unreachable Keycloak ends it here.
+		if adapter.CodeOf(err) == adapter.CodeKeycloakUnreachable {
+			return err
+		}
+		s.app.Logger.WarnContext(ctx, "reconciling without a poll", "realm", realm, "error", err)
+	}
+	head, err := s.app.Store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	return s.app.Engine.CatchUp(ctx, head)
+}
+
+// realmNames remembers which realm a UUID is, for events that only have that.
+type realmNames struct {
+	mu    sync.RWMutex
+	names map[string]string
+}
+
+func newRealmNames() *realmNames { return &realmNames{names: make(map[string]string)} }
+
+func (r *realmNames) name(id string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.names[id]
+}
+
+func (r *realmNames) set(id, name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names[id] = name
+}
+
+// learnRealms asks Keycloak for the ids of the configured realms. A service account
+// without view-realm may not know them; then events that carry only the id stay
+// recorded and uninterpreted.
+func (a *App) learnRealms(ctx context.Context) {
+	for _, name := range a.Config.Keycloak.Realms {
+		realm, err := a.Keycloak.Realm(ctx, name)
+		var answer *keycloak.APIError
+		switch {
+		case err == nil && realm.ID != "":
+			a.realms.set(realm.ID, name)
+		case errors.As(err, &answer) && answer.Status == http.StatusForbidden:
+			a.Logger.InfoContext(ctx, "realm id unknown: the service account lacks view-realm", "realm", name)
+		case err != nil && ctx.Err() == nil:
+			a.Logger.WarnContext(ctx, "realm id unknown", "realm", name, "error", err)
+		}
+	}
+}
