@@ -21,6 +21,7 @@ func (s *stopError) Error() string { return s.err.Error() }
 func (s *stopError) Unwrap() error { return s.err }
 
 func invalid(err *adapter.Error) *stopError { return &stopError{status: adapter.RunInvalid, err: err} }
+
 func aborted(err *adapter.Error) *stopError { return &stopError{status: adapter.RunAborted, err: err} }
 
 // unreadable is an answer about one user that is at fault itself: the run can go on.

@@ -44,7 +44,7 @@ type Scheduler struct {
 	Logger *slog.Logger
 
 	// sleep waits for d, or until the context ends. Tests replace it.
-	sleep func(ctx context.Context, d time.Duration) error
+	sleep func(ctx context.Context, d time.Duration)
 }
 
 const defaultRetry = 5 * time.Minute
@@ -72,20 +72,12 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var next time.Time
 		for _, realm := range s.Realms {
-			due, err := s.due(ctx, realm)
-			if err == nil && !due.After(s.Clock()) && !notBefore[realm].After(s.Clock()) {
-				err = s.once(ctx, log, realm)
+			due, tried, err := s.visit(ctx, log, realm, notBefore[realm])
+			if tried || err != nil {
 				notBefore[realm] = s.Clock().Add(retry)
-				if err == nil {
-					due, err = s.due(ctx, realm)
-				}
 			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
+			if err != nil && ctx.Err() == nil {
 				log.WarnContext(ctx, "scheduled reconciliation", "realm", realm, "error", err, "code", adapter.CodeOf(err))
-				notBefore[realm] = s.Clock().Add(retry)
 			}
 			if due.Before(notBefore[realm]) {
 				due = notBefore[realm]
@@ -94,11 +86,22 @@ func (s *Scheduler) Run(ctx context.Context) error {
 				next = due
 			}
 		}
-		if sleep(ctx, max(next.Sub(s.Clock()), time.Millisecond)) != nil {
-			return nil // the context has ended
-		}
+		sleep(ctx, max(next.Sub(s.Clock()), time.Millisecond))
 	}
 	return nil
+}
+
+// visit runs the realm if it is due, and returns when it is due next.
+func (s *Scheduler) visit(ctx context.Context, log *slog.Logger, realm string, notBefore time.Time) (due time.Time, tried bool, err error) {
+	due, err = s.due(ctx, realm)
+	if now := s.Clock(); err != nil || due.After(now) || notBefore.After(now) {
+		return due, false, err
+	}
+	if err := s.once(ctx, log, realm); err != nil {
+		return due, true, err
+	}
+	due, err = s.due(ctx, realm)
+	return due, true, err
 }
 
 // due is when the realm's next run is due.
@@ -132,13 +135,11 @@ func jitter(realm string, interval time.Duration) time.Duration {
 	return time.Duration(float64(interval) / 10 * float64(h.Sum32()) / float64(1<<32))
 }
 
-func sleepFor(ctx context.Context, d time.Duration) error {
+func sleepFor(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
