@@ -41,7 +41,6 @@ type runner struct {
 
 	mu       sync.Mutex
 	position eventstore.Position
-	head     eventstore.Position
 	active   bool
 	state    State
 	reason   string
@@ -97,7 +96,7 @@ func (r *runner) saw(position, head eventstore.Position) {
 	r.mu.Lock()
 	position = max(position, r.position)
 	changed := r.position != position
-	r.position, r.head = position, head
+	r.position = position
 	r.mu.Unlock()
 	if changed {
 		r.engine.signalMoved()

@@ -47,12 +47,18 @@ func EachDialect(t *testing.T, test func(t *testing.T, db Database)) {
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		url := dbtest.Postgres(t)
-		require.NoError(t, postgres.Migrate(t.Context(), url))
-		db := Database{dialect: projections.Postgres, path: url}
-		require.NoError(t, projections.Migrate(t.Context(), db.Open(t).DB))
-		test(t, db)
+		test(t, Postgres(t))
 	})
+}
+
+// Postgres makes a database in the cluster for tests.
+func Postgres(t testing.TB) Database {
+	t.Helper()
+	url := dbtest.Postgres(t)
+	require.NoError(t, postgres.Migrate(t.Context(), url))
+	db := Database{dialect: projections.Postgres, path: url}
+	require.NoError(t, projections.Migrate(t.Context(), db.Open(t).DB))
+	return db
 }
 
 // SQLite makes a database in a file.
