@@ -163,7 +163,7 @@ func CleanText(s string) string {
 
 // Upsert inserts rows, or overwrites those whose key exists, with few statements. No
 // key may be in rows twice. Each row has a value for each column.
-func Upsert(ctx context.Context, tx *sql.Tx, table string, key, columns []string, rows [][]any) error {
+func Upsert(ctx context.Context, tx *sql.Tx, d Dialect, table string, key, columns []string, rows [][]any) error {
 	var set []string
 	for _, c := range columns {
 		if !slices.Contains(key, c) {
@@ -182,7 +182,7 @@ func Upsert(ctx context.Context, tx *sql.Tx, table string, key, columns []string
 		for _, row := range chunk {
 			args = append(args, row...)
 		}
-		if _, err := tx.ExecContext(ctx, head+placeholders(len(chunk), len(columns))+onConflict, args...); err != nil {
+		if _, err := tx.ExecContext(ctx, head+d.placeholders(len(chunk), len(columns))+onConflict, args...); err != nil {
 			return fmt.Errorf("write to %s: %w", table, err)
 		}
 		return nil
@@ -195,7 +195,7 @@ func Upsert(ctx context.Context, tx *sql.Tx, table string, key, columns []string
 //	SELECT state FROM t WHERE (realm, user_id)
 //
 // Columns of the key must be of type {text}.
-func SelectByKey(ctx context.Context, db *sql.DB, query string, keys [][]any, scan func(*sql.Rows) error) error {
+func SelectByKey(ctx context.Context, db DB, query string, keys [][]any, scan func(*sql.Rows) error) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -205,7 +205,7 @@ func SelectByKey(ctx context.Context, db *sql.DB, query string, keys [][]any, sc
 		for _, k := range chunk {
 			args = append(args, k...)
 		}
-		return Query(ctx, db, scan, query+" IN (VALUES "+placeholders(len(chunk), columns)+")", args...)
+		return Query(ctx, db.Read, scan, query+" IN (VALUES "+db.Dialect.placeholders(len(chunk), columns)+")", args...)
 	})
 }
 
@@ -251,8 +251,10 @@ func inChunks(rows [][]any, most int, f func([][]any) error) error {
 	return nil
 }
 
-// placeholders is "($1, $2), ($3, $4)" for two rows of two columns.
-func placeholders(rows, columns int) string {
+// placeholders is "($1, $2), ($3, $4)" for two rows of two columns. To SQLite $1 is a
+// name, which it looks for among all the names of the statement, for each of them: a
+// thousand of them cost more than the rows.
+func (d Dialect) placeholders(rows, columns int) string {
 	var b strings.Builder
 	n := 0
 	for r := range rows {
@@ -265,7 +267,11 @@ func placeholders(rows, columns int) string {
 				b.WriteString(", ")
 			}
 			n++
-			fmt.Fprintf(&b, "$%d", n)
+			if d == Postgres {
+				fmt.Fprintf(&b, "$%d", n)
+			} else {
+				b.WriteByte('?')
+			}
 		}
 		b.WriteByte(')')
 	}

@@ -68,7 +68,7 @@ func (c *counts) Fold(ctx context.Context, b projections.Batch) (projections.Wri
 		}
 	}
 	table := b.Tables.Name(c.Tables()[0])
-	err := projections.SelectByKey(ctx, b.DB.Read, `SELECT user_id, n, total FROM `+table+` WHERE (user_id)`, keys, func(r *sql.Rows) error {
+	err := projections.SelectByKey(ctx, b.DB, `SELECT user_id, n, total FROM `+table+` WHERE (user_id)`, keys, func(r *sql.Rows) error {
 		var id string
 		var x row
 		err := r.Scan(&id, &x.n, &x.total)
@@ -89,7 +89,7 @@ func (c *counts) Fold(ctx context.Context, b projections.Batch) (projections.Wri
 	}
 	slices.SortFunc(values, func(a, b []any) int { return cmp.Compare(a[0].(string), b[0].(string)) })
 	return func(ctx context.Context, tx *sql.Tx) error {
-		if err := projections.Upsert(ctx, tx, table, []string{"user_id"}, []string{"user_id", "n", "total", "shape"}, values); err != nil {
+		if err := projections.Upsert(ctx, tx, b.DB.Dialect, table, []string{"user_id"}, []string{"user_id", "n", "total", "shape"}, values); err != nil {
 			return err
 		}
 		if c.onWrite != nil {

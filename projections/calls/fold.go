@@ -85,7 +85,7 @@ func (Projection) Fold(ctx context.Context, b projections.Batch) (projections.Wr
 	// Two processes lock the rows in the same order.
 	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(string), b[0].(string)) })
 	return func(ctx context.Context, tx *sql.Tx) error {
-		return projections.Upsert(ctx, tx, b.Tables.Name(table), keyColumns, columns, rows)
+		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(table), keyColumns, columns, rows)
 	}, nil
 }
 
@@ -101,7 +101,7 @@ func load(ctx context.Context, b projections.Batch) (map[uuid.UUID]*row, error) 
 		}
 	}
 	query := `SELECT call_id, state FROM ` + b.Tables.Name(table) + ` WHERE (call_id)`
-	err := projections.SelectByKey(ctx, b.DB.Read, query, keys, func(rows *sql.Rows) error {
+	err := projections.SelectByKey(ctx, b.DB, query, keys, func(rows *sql.Rows) error {
 		var id uuid.UUID
 		var state []byte
 		if err := rows.Scan(&id, &state); err != nil {

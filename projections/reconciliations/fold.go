@@ -73,10 +73,10 @@ func (Projection) Fold(ctx context.Context, b projections.Batch) (projections.Wr
 		return nil, err
 	}
 	return func(ctx context.Context, tx *sql.Tx) error {
-		if err := projections.Upsert(ctx, tx, b.Tables.Name(runTable), runKey, runColumns, runs); err != nil {
+		if err := projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(runTable), runKey, runColumns, runs); err != nil {
 			return err
 		}
-		return projections.Upsert(ctx, tx, b.Tables.Name(driftTable), driftKey, driftColumns, drifts)
+		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(driftTable), driftKey, driftColumns, drifts)
 	}, nil
 }
 
@@ -107,7 +107,7 @@ func foldRuns(ctx context.Context, b projections.Batch) ([][]any, error) {
 			keys = append(keys, []any{id.String()})
 		}
 	}
-	err := projections.SelectByKey(ctx, b.DB.Read,
+	err := projections.SelectByKey(ctx, b.DB,
 		`SELECT run_id, state, completed_position FROM `+b.Tables.Name(runTable)+` WHERE (run_id)`, keys,
 		func(rows *sql.Rows) error {
 			var id uuid.UUID
@@ -174,7 +174,7 @@ func foldDrifts(ctx context.Context, b projections.Batch) ([][]any, error) {
 			}
 		}
 	}
-	err := projections.SelectByKey(ctx, b.DB.Read,
+	err := projections.SelectByKey(ctx, b.DB,
 		`SELECT realm, user_id, opened_position, run_id, situation, opened_at, finding
 		FROM `+b.Tables.Name(driftTable)+` WHERE closed_position IS NULL AND (realm, user_id)`, keys,
 		func(rows *sql.Rows) error {

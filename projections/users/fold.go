@@ -102,7 +102,7 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 		return cmp.Or(cmp.Compare(a[0].(string), b[0].(string)), cmp.Compare(a[1].(string), b[1].(string)))
 	})
 	return func(ctx context.Context, tx *sql.Tx) error {
-		return projections.Upsert(ctx, tx, b.Tables.Name(table), keyColumns, columns, rows)
+		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(table), keyColumns, columns, rows)
 	}, nil
 }
 
@@ -130,7 +130,7 @@ func load(ctx context.Context, b projections.Batch, users map[key]*row) error {
 	for k := range users {
 		keys = append(keys, []any{k.realm, k.userID})
 	}
-	err := projections.SelectByKey(ctx, b.DB.Read,
+	err := projections.SelectByKey(ctx, b.DB,
 		`SELECT realm, user_id, state FROM `+b.Tables.Name(table)+` WHERE (realm, user_id)`, keys,
 		func(rows *sql.Rows) error {
 			var k key
