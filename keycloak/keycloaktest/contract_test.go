@@ -30,7 +30,7 @@ func TestKeycloakKeepsTheContract(t *testing.T) {
 	}
 	server := kcserver.Shared(t)
 	contract.Run(t, contract.Target{
-		URL: server.URL, AdminUser: server.AdminUser, AdminPassword: server.AdminPassword,
+		Version: server.Version, URL: server.URL, AdminUser: server.AdminUser, AdminPassword: server.AdminPassword,
 		Register: contract.RegisterByForm(server.URL),
 	})
 }
