@@ -20,6 +20,7 @@ import (
 	"github.com/keytrail/keytrail/eventstore/internal/backend"
 	"github.com/keytrail/keytrail/eventstore/storetest"
 	"github.com/keytrail/keytrail/internal/dbtest"
+	"github.com/keytrail/keytrail/internal/suitetest"
 )
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
@@ -346,7 +347,7 @@ func TestServerCrash(t *testing.T) {
 	defer cancel()
 	cluster, err := dbtest.Start(ctx, dbtest.Options{})
 	if errors.Is(err, dbtest.ErrNotInstalled) {
-		t.Skip(err)
+		suitetest.Unavailable(t, "postgres", err.Error())
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cluster.Stop()) })

@@ -155,6 +155,35 @@ func TestFileIsReadableByItsOwnerOnly(t *testing.T) {
 	}
 }
 
+// TestOpenAfterACrash: what a killed process leaves is a file and its log of
+// changes, of which Open makes a whole.
+func TestOpenAfterACrash(t *testing.T) {
+	t.Parallel()
+	path := migrated(t)
+	s := opened(t, path)
+	var want []eventstore.Event
+	for range 20 {
+		events, err := s.Append(t.Context(), anAppend())
+		require.NoError(t, err)
+		want = append(want, events...)
+	}
+	left := filepath.Join(t.TempDir(), "left.db")
+	for _, suffix := range []string{"", "-wal"} {
+		content, err := os.ReadFile(path + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(left+suffix, content, 0o600))
+	}
+	after := opened(t, left)
+	var got []eventstore.Event
+	for e, err := range after.ReadLog(t.Context(), eventstore.LogQuery{}) {
+		require.NoError(t, err)
+		got = append(got, e)
+	}
+	require.Equal(t, want, got)
+	_, err := after.Append(t.Context(), anAppend())
+	require.NoError(t, err)
+}
+
 func TestConnectionsAreSetUp(t *testing.T) {
 	t.Parallel()
 	s := opened(t, migrated(t))

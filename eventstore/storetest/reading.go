@@ -138,6 +138,14 @@ func selectLog(all []eventstore.Event, q eventstore.LogQuery) []eventstore.Event
 	return out
 }
 
+func positions(events []eventstore.Event) []eventstore.Position {
+	out := make([]eventstore.Position, len(events))
+	for i, e := range events {
+		out[i] = e.Position
+	}
+	return out
+}
+
 // testPaging reads more than any store fetches at once, and appends while reading.
 func testPaging(t *testing.T, create Factory) {
 	s := open(t, create(t))
@@ -150,26 +158,27 @@ func testPaging(t *testing.T, create Factory) {
 		}
 		all = append(all, mustAppend(t, s, to(a, eventstore.ExpectAny(), events...))...)
 	}
-	for _, limit := range []int{0, 1, 499, 500, 501, 1000, 1300, 2000} {
+	for _, limit := range []int{0, 499, 500, 501, 1300} {
 		for _, backward := range []bool{false, true} {
-			for _, types := range [][]string{nil, {"A"}, {"B", "C"}} {
-				q := eventstore.LogQuery{Types: types, Backward: backward, Limit: limit}
-				require.Equal(t, selectLog(all, q), collect(t, s.ReadLog(within(t), q)), "%+v", q)
-			}
-			want := selectLog(all, eventstore.LogQuery{Backward: backward, Limit: limit})
-			require.Equal(t, want, collect(t, s.ReadStream(within(t), a, eventstore.StreamQuery{Backward: backward, Limit: limit})))
+			q := eventstore.LogQuery{Backward: backward, Limit: limit}
+			want := positions(selectLog(all, q))
+			require.Equal(t, want, positions(collect(t, s.ReadLog(within(t), q))), "%+v", q)
+			require.Equal(t, want, positions(collect(t, s.ReadStream(within(t), a, eventstore.StreamQuery{Backward: backward, Limit: limit}))))
 		}
+	}
+	for _, q := range []eventstore.LogQuery{{Types: []string{"B", "C"}}, {Types: []string{"C", "A", "B"}, Backward: true, Limit: 700}} {
+		require.Equal(t, positions(selectLog(all, q)), positions(collect(t, s.ReadLog(within(t), q))), "%+v", q)
 	}
 
 	// A page that is cut short because of its size is not the end.
 	var large []eventstore.Event
-	for range 12 {
+	for range 6 {
 		e := newEvent("large")
 		e.Data = []byte(`{"text":"` + longText(1<<20) + `"}`)
 		large = append(large, mustAppend(t, s, to(b, eventstore.ExpectAny(), e))...)
 	}
 	require.Len(t, collect(t, s.ReadStream(within(t), b, eventstore.StreamQuery{})), len(large))
-	require.Len(t, collect(t, s.ReadLog(within(t), eventstore.LogQuery{Types: []string{"large"}, Backward: true, Limit: 11})), 11)
+	require.Len(t, collect(t, s.ReadLog(within(t), eventstore.LogQuery{Types: []string{"large"}, Backward: true, Limit: 5})), 5)
 
 	// The consumer may append, with many iterators open: none holds a connection.
 	seen := 0
