@@ -27,7 +27,8 @@ type Options struct {
 	Clock func() time.Time
 	// Logger hears of failures and rebuilds; nil is silence.
 	Logger *slog.Logger
-	// BatchSize is the most events of one transaction; 0 means 1,000.
+	// BatchSize is the most events of one transaction, 0 means 1,000; a rebuild takes
+	// five times as many. A batch ends at 16 MiB, too.
 	BatchSize int
 	// Gather is how long a projection that has caught up lets new events gather before
 	// it folds them in one transaction; 0 means 50 ms, a negative value none. It bounds

@@ -493,7 +493,7 @@ func TestANewVersionIsRebuiltByItself(t *testing.T) {
 			}
 			return nil
 		}}
-		require.Error(t, p.Engine(t, projections.Options{BatchSize: 10}, interrupted).CatchUp(ctx, p.Head(t)))
+		require.Error(t, p.Engine(t, projections.Options{BatchSize: 2}, interrupted).CatchUp(ctx, p.Head(t)))
 		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
 		require.Len(t, shadows(t, p), 1)
 
@@ -504,7 +504,7 @@ func TestANewVersionIsRebuiltByItself(t *testing.T) {
 			}
 			return nil
 		}}
-		e := p.Engine(t, projections.Options{BatchSize: 10}, resumed)
+		e := p.Engine(t, projections.Options{BatchSize: 2}, resumed)
 		require.Equal(t, 1, status(t, e, "counts").Version)
 		require.Equal(t, projections.StateRebuilding, status(t, e, "counts").Status)
 		stop := run(t, e)
@@ -593,6 +593,34 @@ func TestACheckpointLeftBehindIsStoredInTheEnd(t *testing.T) {
 		require.NoError(t, e.WaitFor(ctx, p.Head(t)))
 		stop()
 		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+	})
+}
+
+func TestProcessesThatStartTogetherSetUpOnce(t *testing.T) {
+	t.Parallel()
+	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {
+		var engines []*projections.Engine
+		p := db.Open(t)
+		for range 4 {
+			engines = append(engines, db.Open(t).Engine(t, projections.Options{}, &counts{}, &counts{name: "others"}))
+		}
+		p.AppendUser(t, noon, update("u1"))
+		results := make(chan error, len(engines))
+		for _, e := range engines {
+			go func() {
+				err := e.Setup(t.Context())
+				if err == nil {
+					err = e.CatchUp(t.Context(), 1)
+				}
+				results <- err
+			}()
+		}
+		for range engines {
+			require.NoError(t, <-results)
+		}
+		for _, table := range []string{"test_counts", "test_others"} {
+			require.Equal(t, want(t, p, table, 1), p.Dump(t, table))
+		}
 	})
 }
 

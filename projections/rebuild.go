@@ -174,9 +174,14 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 	}
 }
 
+// rebuildBatches is how many times larger than others a rebuild's batches are: a row
+// that changes often is then written less often.
+const rebuildBatches = 5
+
 // fill folds until the head of the log.
 func (r *runner) fill(ctx context.Context, shadow checkpoint, progress func(done, total eventstore.Position)) error {
-	limit := r.engine.batchSize
+	most := rebuildBatches * r.engine.batchSize
+	limit := most
 	for {
 		c, head, err := r.step(ctx, shadow.name, pace{limit: limit})
 		if err == nil && c.build != shadow.build {
@@ -193,7 +198,7 @@ func (r *runner) fill(ctx context.Context, shadow checkpoint, progress func(done
 		case err != nil:
 			return err
 		}
-		limit = min(2*limit, r.engine.batchSize)
+		limit = min(2*limit, most)
 		progress(c.position, head)
 		if c.position >= head {
 			return nil

@@ -282,6 +282,9 @@ func (e *shapeError) Error() string {
 // expense of appends.
 const flushAfter = time.Second
 
+// maxBatchBytes bounds the events that are held in memory at once, before decoding.
+const maxBatchBytes = 16 << 20
+
 // pace is how a step is done.
 type pace struct {
 	// limit is the most events.
@@ -346,6 +349,7 @@ func (r *runner) read(ctx context.Context, after, head eventstore.Position, limi
 	e := r.engine
 	q := eventstore.LogQuery{After: after, Before: head + 1, Types: r.types, Category: r.category, Limit: limit}
 	var events []adapter.Decoded
+	size := 0
 	whole := true // everything of interest up to head was read
 	for event, err := range e.log.ReadLog(ctx, q) {
 		if err != nil {
@@ -364,6 +368,10 @@ func (r *runner) read(ctx context.Context, after, head eventstore.Position, limi
 			return nil, 0, fmt.Errorf("projection %s: %w", r.name, bad)
 		}
 		events = append(events, d)
+		if size += len(event.Data) + len(event.Metadata); size >= maxBatchBytes {
+			whole = false
+			break
+		}
 	}
 	if !whole || len(events) == limit {
 		return events, events[len(events)-1].Position, nil
