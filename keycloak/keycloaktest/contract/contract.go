@@ -66,9 +66,9 @@ func Run(t *testing.T, target Target) {
 }
 
 // since267 skips a part on servers before 26.7. Measured on 26.4.7 with keycloak-events
-// 0.50: a rejected password is 401 there, lists are never brief and carry
-// userProfileMetadata, deleted users, roles and groups leave no representation,
-// view-realm alone opens roles/{role}/users, and there is no numSecondaryAuthFailures.
+// 0.50: a rejected password is 401 there, the list of users is never brief and carries
+// userProfileMetadata, deleted roles and groups leave no representation, view-realm
+// alone opens roles/{role}/users, and there is no numSecondaryAuthFailures.
 func (s *suite) since267(part func(*testing.T)) func(*testing.T) {
 	return func(t *testing.T) {
 		var major, minor int
