@@ -66,7 +66,7 @@ func (s *Server) showCall(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return faults{{"id", "a call's id is a UUID"}}.err()
 	}
-	events, err := s.readStream(r.Context(), adapter.CallStream(id))
+	events, err := s.Codec.ReadStream(r.Context(), s.Store, adapter.CallStream(id))
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	events, err := s.readStream(r.Context(), stream)
+	events, err := s.Codec.ReadStream(r.Context(), s.Store, stream)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (s *Server) listParked(w http.ResponseWriter, r *http.Request) error {
 // stillParked reports whether the parking is the last word about its delivery: it was
 // neither parked again later nor interpreted since.
 func (s *Server) stillParked(ctx context.Context, parking eventstore.Event) (delivery, bool, error) {
-	events, err := s.readStream(ctx, parking.Stream)
+	events, err := s.Codec.ReadStream(ctx, s.Store, parking.Stream)
 	if err != nil {
 		return delivery{}, false, err
 	}

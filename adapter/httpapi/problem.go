@@ -150,7 +150,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if !ok {
 		m = meanings[adapter.CodeInternal]
 	}
-	if m.status >= http.StatusInternalServerError && m.status != http.StatusNotImplemented {
+	gone := errors.Is(r.Context().Err(), context.Canceled) // nobody reads the answer, and nothing is wrong
+	if m.status >= http.StatusInternalServerError && m.status != http.StatusNotImplemented && !gone {
 		s.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", routeOf(r), "status", m.status, "code", e.Code, "error", err)
 	}
 	p := problem{

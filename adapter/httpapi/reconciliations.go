@@ -88,7 +88,7 @@ func (s *Server) findRun(r *http.Request) (adapter.Reconciliation, error) {
 	if err != nil || ok {
 		return run, err
 	}
-	events, err := s.readStream(r.Context(), adapter.ReconciliationStream(id))
+	events, err := s.Codec.ReadStream(r.Context(), s.Store, adapter.ReconciliationStream(id))
 	if err != nil {
 		return run, err
 	}

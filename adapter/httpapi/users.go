@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
-	"github.com/keytrail/keytrail/eventstore"
 )
 
 // UserReader reads the users projection.
@@ -102,7 +101,7 @@ func (s *Server) findUser(ctx context.Context, realm, idOrName string) (adapter.
 		return adapter.User{}, err
 	}
 	if versions[stream.AggregateID()] > u.Version {
-		events, err := s.readStream(ctx, stream)
+		events, err := s.Codec.ReadStream(ctx, s.Store, stream)
 		if err != nil {
 			return adapter.User{}, err
 		}
@@ -116,7 +115,7 @@ func (s *Server) findUser(ctx context.Context, realm, idOrName string) (adapter.
 }
 
 func (s *Server) userAsOf(ctx context.Context, u adapter.User, at time.Time) (adapter.User, error) {
-	events, err := s.readStream(ctx, adapter.UserStream(u.Realm, u.ID))
+	events, err := s.Codec.ReadStream(ctx, s.Store, adapter.UserStream(u.Realm, u.ID))
 	if err != nil {
 		return adapter.User{}, err
 	}
@@ -126,22 +125,6 @@ func (s *Server) userAsOf(ctx context.Context, u adapter.User, at time.Time) (ad
 			u.ID, u.FirstKnownAt.UTC().Format(time.RFC3339Nano))
 	}
 	return then, nil
-}
-
-// readStream reads and decodes a whole stream.
-func (s *Server) readStream(ctx context.Context, stream eventstore.StreamID) ([]adapter.Decoded, error) {
-	var events []adapter.Decoded
-	for e, err := range s.Store.ReadStream(ctx, stream, eventstore.StreamQuery{}) {
-		if err != nil {
-			return nil, err
-		}
-		d, err := s.Codec.Decode(ctx, e)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, d)
-	}
-	return events, nil
 }
 
 // userHistory is GET /realms/{realm}/users/{id}/history, newest first.
@@ -156,7 +139,7 @@ func (s *Server) userHistory(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	events, err := s.readStream(r.Context(), adapter.UserStream(u.Realm, u.ID))
+	events, err := s.Codec.ReadStream(r.Context(), s.Store, adapter.UserStream(u.Realm, u.ID))
 	if err != nil {
 		return err
 	}
