@@ -145,9 +145,7 @@ func (u *User) Apply(e Decoded) {
 	case *UserApiCreated:
 		u.begin()
 		u.CreatedAt, u.CreatedBy = &at, e.Meta.Actor
-		if !p.Partial {
-			u.setAllKnown(e)
-		}
+		u.knowDefaults(p, e)
 		u.change(p.UserChange, e)
 		u.Groups = sortedSet(p.Groups)
 	case *UserApiUpdated:
@@ -197,14 +195,24 @@ func (u *User) begin() {
 	}
 }
 
-// setAllKnown marks every field as known: what a creation does not mention has
-// Keycloak's default.
-func (u *User) setAllKnown(e Decoded) {
+// knowDefaults marks the fields that a creation settles although it does not mention
+// them. It does not settle what the realm may add by itself, without an event:
+// required actions that are on by default, default groups, and, when people register
+// themselves, attributes that the form asked for. A creation without representation
+// settles nothing.
+func (u *User) knowDefaults(p *UserApiCreated, e Decoded) {
+	if p.Partial {
+		return
+	}
 	for _, f := range []string{
 		FieldUsername, FieldEmail, FieldFirstName, FieldLastName, FieldEnabled, FieldEmailVerified,
-		FieldAttributes, FieldRequiredActions, FieldRoles, FieldClientRoles, FieldGroups, FieldLockedUntil,
+		FieldRoles, FieldClientRoles, FieldLockedUntil,
 	} {
 		u.from(f, e, false)
+	}
+	u.from(FieldGroups, e, true)
+	if p.Via != "registration" {
+		u.from(FieldAttributes, e, false)
 	}
 }
 
@@ -247,7 +255,10 @@ func (u *User) change(c UserChange, e Decoded) {
 	maps.Copy(attributes, c.PatchAttributes)
 	maps.DeleteFunc(attributes, func(_ string, values []string) bool { return len(values) == 0 })
 	u.Attributes = attributes
-	u.from(FieldAttributes, e, slices.Contains(c.Inferred, FieldAttributes))
+	// Of a user whose attributes were never seen, these are not all.
+	if u.Known(FieldAttributes) {
+		u.from(FieldAttributes, e, slices.Contains(c.Inferred, FieldAttributes))
+	}
 }
 
 func (u *User) set(set Profile, inferred []string, e Decoded) {

@@ -63,15 +63,17 @@ type Group struct {
 // Realm is the part of a RealmRepresentation that keytrail reads.
 type Realm struct {
 	// ID is the realm's own id and survives a rename; Name is in every URL.
-	ID                        string            `json:"id"`
-	Name                      string            `json:"realm"`
-	DisplayName               string            `json:"displayName"`
-	Enabled                   bool              `json:"enabled"`
-	EventsEnabled             bool              `json:"eventsEnabled"`
-	EventsListeners           []string          `json:"eventsListeners"`
-	AdminEventsEnabled        bool              `json:"adminEventsEnabled"`
-	AdminEventsDetailsEnabled bool              `json:"adminEventsDetailsEnabled"`
-	Attributes                map[string]string `json:"attributes"`
+	ID                        string   `json:"id"`
+	Name                      string   `json:"realm"`
+	DisplayName               string   `json:"displayName"`
+	Enabled                   bool     `json:"enabled"`
+	EventsEnabled             bool     `json:"eventsEnabled"`
+	EventsListeners           []string `json:"eventsListeners"`
+	AdminEventsEnabled        bool     `json:"adminEventsEnabled"`
+	AdminEventsDetailsEnabled bool     `json:"adminEventsDetailsEnabled"`
+	// DuplicateEmailsAllowed permits several users with one address.
+	DuplicateEmailsAllowed bool              `json:"duplicateEmailsAllowed"`
+	Attributes             map[string]string `json:"attributes"`
 }
 
 // EventsConfig is a realm's event configuration (GET /events/config). Listeners

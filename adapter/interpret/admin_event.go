@@ -54,11 +54,16 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 }
 
 func userResourceChange(p *adapter.AdminEventReceived, ref adapter.UserRef) (adapter.UserPayload, error) {
-	via := "admin"
+	via, operation := "admin", p.OperationType
 	if p.ResourceType == keycloak.ResourceRealm {
 		via = "import"
+		// An import that overwrites a user gives it a new id and reports that as an update;
+		// the old id is gone without an event (measured on 26.7.3).
+		if operation == keycloak.OperationUpdate {
+			operation = keycloak.OperationCreate
+		}
 	}
-	switch p.OperationType {
+	switch operation {
 	case keycloak.OperationCreate:
 		rep, err := parseUser(p.Representation)
 		if err != nil {

@@ -124,10 +124,39 @@ func (i *Interpreter) read(ctx context.Context, d adapter.Decoded) (adapter.User
 		}
 		return i.nameChange(ctx, change)
 	case *adapter.UserEventReceived:
-		return userChange(p), nil
+		change := userChange(p)
+		if told, err := i.passwordTold(ctx, d, change); err != nil || told {
+			return nil, err
+		}
+		return change, nil
 	default:
 		return nil, nil
 	}
+}
+
+// samePassword is how far apart the two events may be that Keycloak emits for one
+// change of a password by the user, UPDATE_PASSWORD and UPDATE_CREDENTIAL (measured on
+// 26.7.3: in the same millisecond or the next).
+const samePassword = time.Second
+
+// passwordTold reports that the change is the second of two events about one new
+// password.
+func (i *Interpreter) passwordTold(ctx context.Context, d adapter.Decoded, change adapter.UserPayload) (bool, error) {
+	c, ok := change.(*adapter.UserApiCredentialsChanged)
+	if !ok || c.Action != actionPasswordUpdated {
+		return false, nil
+	}
+	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.UserStream(c.Realm, c.UserID))
+	if err != nil {
+		return false, err
+	}
+	for _, e := range events {
+		earlier, ok := e.Payload.(*adapter.UserApiCredentialsChanged)
+		if ok && earlier.Action == actionPasswordUpdated && e.OccurredAt.Sub(d.OccurredAt).Abs() <= samePassword && e.CausationID != d.ID {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // nameChange decides whether an update is told as such, or as the user's enabling or
@@ -171,7 +200,7 @@ func (i *Interpreter) userEvent(ctx context.Context, d adapter.Decoded, change a
 	meta := i.meta(d, correlation, causation)
 	meta.CallID = call
 	e, err := i.Codec.Encode(ctx, adapter.Draft{
-		ID: userEventID(d, change), Payload: change, OccurredAt: d.OccurredAt, Meta: meta,
+		ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer, 0), Payload: change, OccurredAt: d.OccurredAt, Meta: meta,
 	})
 	if err != nil {
 		return eventstore.StreamAppend{}, err
@@ -180,19 +209,6 @@ func (i *Interpreter) userEvent(ctx context.Context, d adapter.Decoded, change a
 	// Any version will do: the fold goes by (time, event id), and the derived id keeps
 	// a repeat from being a second event.
 	return eventstore.StreamAppend{Stream: adapter.UserStream(ref.Realm, ref.UserID), Events: []eventstore.NewEvent{e}}, nil
-}
-
-// userEventID derives the id of the user event from the delivery. A password change
-// by the user is reported twice in the same millisecond (UPDATE_PASSWORD and
-// UPDATE_CREDENTIAL, measured on 26.7.3): both derive the same id, from the user
-// and that time, so that it is one event.
-func userEventID(d adapter.Decoded, change adapter.UserPayload) uuid.UUID {
-	if c, ok := change.(*adapter.UserApiCredentialsChanged); ok && c.Action == actionPasswordUpdated {
-		ref := change.User()
-		stream := adapter.UserStream(ref.Realm, ref.UserID).AggregateID()
-		return eventstore.DerivedID(stream, d.OccurredAt, consumer+".password/"+d.OccurredAt.UTC().Format(time.RFC3339Nano), 0)
-	}
-	return eventstore.DerivedID(d.ID, d.OccurredAt, consumer, 0)
 }
 
 func (i *Interpreter) meta(d adapter.Decoded, correlation, causation uuid.UUID) adapter.Metadata {

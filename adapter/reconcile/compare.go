@@ -36,10 +36,11 @@ type Comparison struct {
 	// Adopt holds the live values of fields never seen: there is no belief that they
 	// could contradict.
 	Adopt adapter.Profile
-	// Dropped are the differences that follow from Keycloak's habit of silently not
-	// storing attributes that the user profile does not manage: attributes that were
-	// asked for, never read back, and of which some are missing live while the others
-	// agree. Read holds what the live user has instead.
+	// Dropped are the differences in values that were inferred and never read back, so
+	// that the live value only tells how the inference turned out. Of attributes that is
+	// so where some that were asked for are missing and the others agree: Keycloak
+	// silently does not store those that the user profile does not manage. Read holds
+	// what the live user has instead.
 	Dropped []Difference
 	Read    adapter.Profile
 	// Untold are the fields that a brief answer leaves out although something is
@@ -67,7 +68,7 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	want.Attributes, actual.Attributes = sortedValues(want.Attributes), sortedValues(actual.Attributes)
 
 	toldFields := told.Fields()
-	var known, unknown []string
+	var known, unknown, inferred []string
 	for _, field := range profileFields {
 		switch {
 		case !slices.Contains(toldFields, field):
@@ -86,13 +87,14 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	}
 	for _, change := range adapter.DiffUsers(want, actual, known...) {
 		d := Difference{Field: change.Field, Believed: change.Old, Actual: change.New, Origin: believed.Origins[change.Field]}
-		if d.Field == adapter.FieldAttributes && d.Origin.Inferred && lacksOnly(want.Attributes, actual.Attributes) {
+		if d.Origin.Inferred && (d.Field != adapter.FieldAttributes || lacksOnly(want.Attributes, actual.Attributes)) {
 			c.Dropped = append(c.Dropped, d)
-			c.Read = pick(told, adapter.FieldAttributes)
+			inferred = append(inferred, d.Field)
 			continue
 		}
 		c.Differences = append(c.Differences, d)
 	}
+	c.Read = pick(told, inferred...)
 	return c
 }
 

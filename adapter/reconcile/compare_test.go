@@ -26,6 +26,9 @@ func TestCompare(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	created := func(set adapter.Profile, inferred ...string) adapter.User {
+		if !set.RequiredActions.Present() {
+			set.RequiredActions = adapter.Set([]string{})
+		}
 		return folded(event(at, &adapter.UserApiCreated{UserChange: adapter.UserChange{UserRef: ref("1"), Set: set, Inferred: inferred}}))
 	}
 	attributes := func(m map[string][]string) adapter.Profile {
@@ -54,6 +57,16 @@ func TestCompare(t *testing.T) {
 			}),
 			live: keycloak.User{ID: "1", Username: "bob", Enabled: &off, EmailVerified: &off},
 			full: true, differs: profileFields,
+		},
+		"required actions that the realm adds by itself": {
+			believed: folded(event(at, &adapter.UserApiCreated{UserChange: adapter.UserChange{UserRef: ref("1"), Set: adapter.Profile{Username: adapter.Set("ann")}}})),
+			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off, RequiredActions: []string{"VERIFY_EMAIL"}},
+			full:     true, adopts: []string{adapter.FieldRequiredActions},
+		},
+		"what was inferred turns out otherwise": {
+			believed: created(adapter.Profile{Username: adapter.Set("ann"), EmailVerified: adapter.Set(true)}, adapter.FieldEmailVerified),
+			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off},
+			full:     true, dropped: true,
 		},
 		"order of values and actions": {
 			believed: created(adapter.Profile{

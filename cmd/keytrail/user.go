@@ -60,7 +60,11 @@ func (c *userList) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		if s.json {
-			return s.printJSON(listOf(found, next))
+			views := make([]adapter.UserView, 0, len(found))
+			for _, u := range found {
+				views = append(views, u.View())
+			}
+			return s.printJSON(listOf(views, next))
 		}
 		w := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "REALM\tUSERNAME\tEMAIL\tSTATE\tID")
@@ -119,7 +123,7 @@ func (c *userShow) Run(ctx context.Context, s *session) error {
 			return err
 		}
 		if s.json {
-			return s.printJSON(u)
+			return s.printJSON(u.View())
 		}
 		return trace.WriteUser(s.stdout, u, s.textOptions())
 	})

@@ -18,7 +18,6 @@ import (
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/internal/lease"
 	"github.com/keytrail/keytrail/projections/calls"
-	"github.com/keytrail/keytrail/projections/users"
 )
 
 // measuredStore times appends.
@@ -33,25 +32,6 @@ func (s *measuredStore) Append(ctx context.Context, appends ...eventstore.Stream
 	events, err := s.Store.Append(ctx, appends...)
 	s.seconds.Observe(s.clock().Sub(started).Seconds())
 	return events, err
-}
-
-// believed reads the users projection for the reconciler.
-type believed struct{ *users.Queries }
-
-var _ reconcile.Believed = believed{}
-
-func (b believed) Users(ctx context.Context, realm string, ids []string) (map[string]adapter.User, error) {
-	found := make(map[string]adapter.User, len(ids))
-	for _, id := range ids {
-		u, ok, err := b.Get(ctx, realm, id)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			found[id] = u
-		}
-	}
-	return found, nil
 }
 
 // callReader lists calls for the failures.

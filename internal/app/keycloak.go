@@ -56,8 +56,12 @@ func (a *App) connect(o Options) error {
 	}
 	a.Reconciler, err = reconcile.New(reconcile.Config{
 		Store: a.Store, Codec: a.Codec, Live: client,
-		Believed: believed{a.Users}, Calls: a.Calls,
+		Believed: a.Users, Calls: a.Calls,
 		History: reconcile.LogHistory{Log: a.Store, Codec: a.Codec},
+		DuplicateEmails: func(ctx context.Context, realm string) (bool, error) {
+			r, err := client.Realm(ctx, realm)
+			return r.DuplicateEmailsAllowed, err
+		},
 		Settler: settler{a}, Clock: a.Clock, Logger: a.Logger, Settle: a.Config.Reconcile.Settle,
 	})
 	return err

@@ -13,10 +13,10 @@ import (
 )
 
 // Queries reads the projection. It is safe for concurrent use.
-type Queries struct{ db *sql.DB }
+type Queries struct{ db projections.DB }
 
 // NewQueries reads from db. The tables must have been set up.
-func NewQueries(db projections.DB) *Queries { return &Queries{db: db.Read} }
+func NewQueries(db projections.DB) *Queries { return &Queries{db: db} }
 
 const selectStates = `SELECT state FROM ` + table
 
@@ -103,7 +103,7 @@ func (q *Queries) List(ctx context.Context, f Filter, limit int, cursor string) 
 	args = append(args, limit+1)
 	var users []adapter.User
 	var keys [][3]string
-	err := projections.Query(ctx, q.db, func(rows *sql.Rows) error {
+	err := projections.Query(ctx, q.db.Read, func(rows *sql.Rows) error {
 		var k [3]string
 		var state []byte
 		if err := rows.Scan(&k[0], &k[1], &k[2], &state); err != nil {
@@ -130,7 +130,7 @@ func (q *Queries) Each(ctx context.Context, realm string, f func(adapter.User) e
 	realm = projections.CleanText(realm)
 	for after := ""; ; {
 		var users []adapter.User
-		err := projections.Query(ctx, q.db, func(rows *sql.Rows) error {
+		err := projections.Query(ctx, q.db.Read, func(rows *sql.Rows) error {
 			var state []byte
 			if err := rows.Scan(&after, &state); err != nil {
 				return err
@@ -157,7 +157,7 @@ func (q *Queries) Each(ctx context.Context, realm string, f func(adapter.User) e
 func (q *Queries) Count(ctx context.Context, f Filter) (int, error) {
 	where, args := f.where()
 	var n int
-	if err := q.db.QueryRowContext(ctx, `SELECT count(*) FROM `+table+where, args...).Scan(&n); err != nil {
+	if err := q.db.Read.QueryRowContext(ctx, `SELECT count(*) FROM `+table+where, args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count users: %w", err)
 	}
 	return n, nil
@@ -195,7 +195,7 @@ var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 func (q *Queries) one(ctx context.Context, query string, args ...any) (adapter.User, bool, error) {
 	var state []byte
-	err := q.db.QueryRowContext(ctx, query, args...).Scan(&state)
+	err := q.db.Read.QueryRowContext(ctx, query, args...).Scan(&state)
 	if errors.Is(err, sql.ErrNoRows) {
 		return adapter.User{}, false, nil
 	}
@@ -208,7 +208,7 @@ func (q *Queries) one(ctx context.Context, query string, args ...any) (adapter.U
 
 func (q *Queries) many(ctx context.Context, query string, args ...any) ([]adapter.User, error) {
 	var users []adapter.User
-	err := projections.Query(ctx, q.db, func(rows *sql.Rows) error {
+	err := projections.Query(ctx, q.db.Read, func(rows *sql.Rows) error {
 		var state []byte
 		if err := rows.Scan(&state); err != nil {
 			return err

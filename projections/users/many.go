@@ -1,0 +1,33 @@
+package users
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/projections"
+)
+
+// Users returns the users of these ids, deleted ones included, by id; ids never heard
+// of are left out.
+func (q *Queries) Users(ctx context.Context, realm string, ids []string) (map[string]adapter.User, error) {
+	keys := make([][]any, 0, len(ids))
+	for _, id := range ids {
+		keys = append(keys, []any{projections.CleanText(realm), projections.CleanText(id)})
+	}
+	found := make(map[string]adapter.User, len(ids))
+	err := projections.SelectByKey(ctx, q.db, selectStates+` WHERE (realm, user_id)`, keys, func(rows *sql.Rows) error {
+		var state []byte
+		if err := rows.Scan(&state); err != nil {
+			return err
+		}
+		u, err := decode(state)
+		found[u.ID] = u
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read users of realm %s: %w", realm, err)
+	}
+	return found, nil
+}
