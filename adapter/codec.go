@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -166,7 +165,7 @@ func (d Decoded) View() View {
 	if d.Payload != nil {
 		v.Data = d.Payload
 	} else {
-		v.Data = json.RawMessage(d.Data)
+		v.Data = d.Data
 	}
 	return v
 }

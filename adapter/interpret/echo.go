@@ -3,6 +3,7 @@ package interpret
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,7 +85,7 @@ func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, 
 			return call{}, false, err
 		}
 		intent, ok := r.Payload.(*adapter.ApiCallRequested)
-		if !ok || intent.Method != "DELETE" || intent.Realm != realm || intent.UserID != userID {
+		if !ok || intent.Method != http.MethodDelete || intent.Realm != realm || intent.UserID != userID {
 			continue
 		}
 		c, ok, err := i.loadCall(ctx, intent.CallID)

@@ -61,8 +61,10 @@ func registration(p *adapter.UserEventReceived, ref adapter.UserRef) adapter.Use
 		detail string
 		into   *adapter.Optional[string]
 	}{
-		{"username", &set.Username}, {"email", &set.Email},
-		{"first_name", &set.FirstName}, {"last_name", &set.LastName},
+		{"username", &set.Username},
+		{"email", &set.Email},
+		{"first_name", &set.FirstName},
+		{"last_name", &set.LastName},
 	} {
 		if v := p.Details[f.detail]; v != "" {
 			*f.into = adapter.Set(v)

@@ -40,24 +40,18 @@ func (c *eventsTail) Run(ctx context.Context, s *session) error {
 			after = head
 		}
 		for {
-			if _, err := a.Store.Wait(ctx, after); err != nil {
-				return untilStopped(ctx, err)
+			_, err := a.Store.Wait(ctx, after)
+			if err == nil {
+				after, err = s.printEvents(ctx, a, after)
 			}
-			last, err := s.printEvents(ctx, a, after)
-			if err != nil {
-				return untilStopped(ctx, err)
+			switch {
+			case ctx.Err() != nil: // it runs until it is stopped
+				return nil
+			case err != nil:
+				return err
 			}
-			after = last
 		}
 	})
-}
-
-// untilStopped takes a command that runs until it is stopped for one that ended well.
-func untilStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 func (s *session) withLog(ctx context.Context, f func(a *app.App) error) (err error) {

@@ -13,7 +13,7 @@ import (
 // every transport error, so the method comes from the context.
 func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // the answer is "no more"; whoever called knows that its context ended
 	}
 	c := callOf(ctx)
 	// Reading, and fetching a token, changes nothing.
