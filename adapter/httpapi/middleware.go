@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -126,7 +127,7 @@ func (s *Server) recovering(next http.Handler) http.Handler {
 			if fault == nil {
 				return
 			}
-			if fault == http.ErrAbortHandler {
+			if err, ok := fault.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(fault) // net/http's own way to end a connection
 			}
 			s.Logger.ErrorContext(r.Context(), "request panicked", "method", r.Method, "route", routeOf(r), "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))

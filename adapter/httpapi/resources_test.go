@@ -51,10 +51,10 @@ func TestUsers(t *testing.T) {
 		return u
 	}
 	require.Len(t, list("").Items, 2)
-	require.Len(t, list("enabled=true").Items, 0)
+	require.Empty(t, list("enabled=true").Items)
 	require.Len(t, list("enabled=false&deleted=false").Items, 2)
 	require.Equal(t, "id-2", list("username=bob").Items[0].ID)
-	require.Equal(t, "id-1", list("email="+url.QueryEscape("ada@example.com")).Items[0].ID)
+	require.Equal(t, "id-1", list("email=" + url.QueryEscape("ada@example.com")).Items[0].ID)
 	first := list("limit=1")
 	require.Len(t, first.Items, 1)
 	second := list("limit=1&cursor=" + url.QueryEscape(first.NextCursor))
@@ -325,8 +325,10 @@ func TestReconciliations(t *testing.T) {
 
 	changed := may.In(time.FixedZone("", 3600))
 	b.record(adapter.ReconciliationStream(id), may.Add(time.Minute), adapter.Metadata{},
-		&adapter.DriftDetected{RunID: id, Realm: "acme", UserID: "id-1", Phase: adapter.DriftAppeared, Situation: adapter.SituationChanged,
-			Fields: []adapter.FieldDifference{{Field: "email", Believed: []byte(`"a"`), Actual: []byte(`null`), LastChangedBy: "root", LastChangedAt: &changed}}},
+		&adapter.DriftDetected{
+			RunID: id, Realm: "acme", UserID: "id-1", Phase: adapter.DriftAppeared, Situation: adapter.SituationChanged,
+			Fields: []adapter.FieldDifference{{Field: "email", Believed: []byte(`"a"`), Actual: []byte(`null`), LastChangedBy: "root", LastChangedAt: &changed}},
+		},
 		&adapter.ReconciliationCompleted{RunID: id, Realm: "acme", Compared: 2, InSync: 1, Findings: map[adapter.Situation]int{adapter.SituationChanged: 1}})
 	require.JSONEq(t, fmt.Sprintf(`{"items":[{"user_id":"id-1","situation":"changed","since":"2026-05-01T12:01:00Z","run_id":%q,
 		"fields":[{"field":"email","believed":"a","actual":null,"last_changed_by":"root","last_changed_at":"2026-05-01T12:00:00Z"}]}],"next_cursor":""}`, id),

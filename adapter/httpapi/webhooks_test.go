@@ -224,13 +224,11 @@ func TestWebhookWhenTheStoreCannotCommit(t *testing.T) {
 
 func TestWebhookOverloadAndHangUp(t *testing.T) {
 	t.Parallel()
-	entered, release := make(chan struct{}), make(chan struct{})
-	var recorded context.Context
+	entered, release := make(chan func() error), make(chan struct{})
 	b := newBundle(t, func(c *Config) {
 		c.MaxInFlight = 1
 		c.Recorder = recorderFunc(func(ctx context.Context, _ inbound.Origin, _ []webhook.Delivery) ([]inbound.Receipt, error) {
-			recorded = ctx
-			close(entered)
+			entered <- ctx.Err
 			<-release
 			return []inbound.Receipt{{KeycloakEventID: "x"}}, ctx.Err()
 		})
@@ -244,13 +242,13 @@ func TestWebhookOverloadAndHangUp(t *testing.T) {
 		b.server.ServeHTTP(w, r)
 		first <- w.Code
 	}()
-	<-entered
+	ended := <-entered
 	busy := b.hook(adminEvent("y"))
 	busy.problem(http.StatusTooManyRequests, adapter.CodeOverloaded)
 	require.Equal(t, "2", busy.header.Get("Retry-After"))
 
 	hangUp()
-	require.NoError(t, recorded.Err(), "an event that has arrived is recorded though its sender hung up")
+	require.NoError(t, ended(), "an event that has arrived is recorded though its sender hung up")
 	close(release)
 	require.Equal(t, http.StatusAccepted, <-first)
 }
