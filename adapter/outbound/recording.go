@@ -119,6 +119,7 @@ type recording struct {
 	// attempts are the write's, and pending the events not yet durable.
 	attempts []adapter.Attempt
 	pending  []eventstore.NewEvent
+	fault    error
 	// last is the newest event of the call, the cause of the next.
 	last uuid.UUID
 	// proved is true once Keycloak's own event has shown that the call was done.
@@ -148,15 +149,15 @@ func (r *recording) attempted(a adapter.Attempt) {
 	r.add(&adapter.ApiCallAttempted{CallID: r.callID, Attempt: a}, a.StartedAt)
 }
 
-// add queues an event for the next commit. Encoding a payload of ours fails only if
-// the seal does; the fault then stands in the place of the event's commit.
+// add queues an event for the next commit. A fault, which only the seal can cause, is
+// the commit's.
 func (r *recording) add(p adapter.Payload, at time.Time) uuid.UUID {
 	meta := r.meta
 	cause := r.last
 	meta.CausationID = &cause
 	e, err := r.commands.Codec.Encode(context.Background(), adapter.Draft{Payload: p, OccurredAt: at, Meta: meta})
 	if err != nil {
-		r.commands.Logger.Error("call event lost", "call_id", r.callID, "event_type", p.EventType(), "error", err)
+		r.fault = errors.Join(r.fault, err)
 		return r.last
 	}
 	r.pending = append(r.pending, e)
@@ -168,6 +169,9 @@ func (r *recording) add(p adapter.Payload, at time.Time) uuid.UUID {
 // it. An echo may have been recorded on the call's stream meanwhile; that is the one
 // event that others write there while a call is open.
 func (r *recording) flush(ctx context.Context, others []eventstore.StreamAppend) error {
+	if r.fault != nil {
+		return fmt.Errorf("recording call %s: %w", r.callID, r.fault)
+	}
 	for {
 		appends := append([]eventstore.StreamAppend{{
 			Stream: r.stream, Expected: eventstore.ExpectVersion(r.version), Events: r.pending,
