@@ -104,9 +104,14 @@ func (s *Server) access(next http.Handler) http.Handler {
 		if ip := remoteIP(r); ip.IsValid() {
 			remote = ip.String()
 		}
-		log(r.Context(), "request served", "method", r.Method, "route", routeOf(r), "status", statusOf(seen),
-			"bytes", seen.BytesWritten(), "duration_ms", float64(s.Clock().Sub(started).Microseconds())/1000,
-			"remote", remote, "request_correlation_id", seen.Header().Get(correlationHeader))
+		attrs := []any{
+			"method", r.Method, "route", routeOf(r), "status", statusOf(seen), "bytes", seen.BytesWritten(),
+			"duration_ms", float64(s.Clock().Sub(started).Microseconds()) / 1000, "remote", remote,
+		}
+		if id := seen.Header().Get(correlationHeader); id != "" {
+			attrs = append(attrs, "correlation_id", id)
+		}
+		log(r.Context(), "request served", attrs...)
 	})
 }
 
