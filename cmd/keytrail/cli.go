@@ -72,7 +72,8 @@ type notBuilt struct {
 }
 
 func (*notBuilt) Run(s *session) error {
-	return &usageError{fmt.Errorf("keytrail %s is not built yet\nTry: keytrail --help", s.command)}
+	name := strings.TrimSuffix(s.command, " <args>")
+	return &usageError{fmt.Errorf("keytrail %s is not built yet\nTry: keytrail --help", name)}
 }
 
 // usageError is a fault of whoever called: exit 2.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -61,6 +62,10 @@ func (s *session) printErrorJSON(err error) {
 		if e.CallID != uuid.Nil {
 			p.CallID = &e.CallID
 		}
+	}
+	// Errors of other packages carry their next step in the text.
+	if detail, try, ok := strings.Cut(p.Detail, "\nTry: "); ok && p.Try == "" {
+		p.Detail, p.Try = detail, try
 	}
 	_ = s.printJSON(p) // standard output is gone: there is nobody left to tell
 }
