@@ -177,6 +177,7 @@ var payloads = map[string]func() Payload{
 	TypeUnrecognizedEventReceived: func() Payload { return new(UnrecognizedEventReceived) },
 	TypeDeliveryConfirmed:         func() Payload { return new(DeliveryConfirmed) },
 	TypeDeliveryParked:            func() Payload { return new(DeliveryParked) },
+	TypeDeliveryReleased:          func() Payload { return new(DeliveryReleased) },
 
 	TypeUserApiCreated:                  func() Payload { return new(UserApiCreated) },
 	TypeUserApiUpdated:                  func() Payload { return new(UserApiUpdated) },
@@ -262,6 +263,9 @@ func (p *ApiCallRequested) Subject() UserRef { return UserRef{Realm: p.Realm, Us
 
 // Subject implements Subject.
 func (p *DriftDetected) Subject() UserRef { return UserRef{Realm: p.Realm, UserID: p.UserID} }
+
+// Subject implements Subject.
+func (p *AdminEventReceived) Subject() UserRef { return UserRef{Realm: p.Realm, UserID: p.UserID} }
 
 // Subject implements Subject.
 func (p *UserEventReceived) Subject() UserRef { return UserRef{Realm: p.Realm, UserID: p.UserID} }

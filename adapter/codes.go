@@ -25,6 +25,10 @@ const (
 	CodeStoreUnavailable     Code = "store_unavailable"
 	CodeInternal             Code = "internal"
 
+	CodeNotParked   Code = "not_parked"
+	CodeWaitsBehind Code = "waits_behind"
+	CodeStillParked Code = "still_parked"
+
 	CodeKeycloakNotConfigured Code = "keycloak_not_configured"
 	CodeKeycloakInvalid       Code = "keycloak_invalid"
 	CodeKeycloakUnauthorized  Code = "keycloak_unauthorized"

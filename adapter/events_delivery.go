@@ -20,6 +20,8 @@ type AdminEventReceived struct {
 	ResourceType    string    `json:"resource_type,omitempty"`
 	ResourcePath    string    `json:"resource_path,omitempty"`
 	ResourceID      string    `json:"resource_id,omitempty"`
+	// UserID is the user that the resource path is about, empty where it is about none.
+	UserID string `json:"user_id,omitempty"`
 	// Representation is the caller's request, not the resulting state. It is the
 	// parsed JSON, or RepresentationText where what came was not JSON.
 	Representation     json.RawMessage   `json:"representation,omitempty" seal:"representation"`
@@ -79,11 +81,19 @@ type DeliveryConfirmed struct {
 	Differs []string                   `json:"differs,omitempty"`
 }
 
-// DeliveryParked records that a delivery could not be interpreted. It is kept, and
-// the deliveries of other users go on.
+// DeliveryParked records that a delivery could not be interpreted. It is kept; later
+// deliveries about the same user wait behind it, those of other users go on.
 type DeliveryParked struct {
-	Error    string `json:"error"`
-	Attempts int    `json:"attempts"`
+	Error string `json:"error"`
+	// Attempts counts the tries so far, 0 for one that was not tried because it waits.
+	Attempts int `json:"attempts"`
+	// Behind is the event of the parked delivery that this one waits for.
+	Behind *uuid.UUID `json:"behind,omitempty"`
+}
+
+// DeliveryReleased records that a parked delivery was interpreted after all.
+type DeliveryReleased struct {
+	Attempts int `json:"attempts"`
 }
 
 // Names of delivery events.
@@ -93,6 +103,7 @@ const (
 	TypeUnrecognizedEventReceived = "UnrecognizedEventReceived"
 	TypeDeliveryConfirmed         = "DeliveryConfirmed"
 	TypeDeliveryParked            = "DeliveryParked"
+	TypeDeliveryReleased          = "DeliveryReleased"
 )
 
 // EventType implements Payload.
@@ -109,6 +120,9 @@ func (*DeliveryConfirmed) EventType() string { return TypeDeliveryConfirmed }
 
 // EventType implements Payload.
 func (*DeliveryParked) EventType() string { return TypeDeliveryParked }
+
+// EventType implements Payload.
+func (*DeliveryReleased) EventType() string { return TypeDeliveryReleased }
 
 // Echo links a delivery to the call that caused it.
 type Echo struct {

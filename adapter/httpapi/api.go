@@ -30,5 +30,6 @@ func (s *Server) api() []route {
 
 		{http.MethodGet, "/deliveries/parked", s.listParked},
 		{http.MethodGet, "/deliveries/{id}", s.showDelivery},
+		{http.MethodPost, "/deliveries/{id}/retry", s.retryDelivery},
 	}
 }

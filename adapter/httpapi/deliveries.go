@@ -27,7 +27,8 @@ type delivery struct {
 	OccurredAt time.Time      `json:"occurred_at"`
 	RecordedAt time.Time      `json:"recorded_at"`
 	Actor      *adapter.Actor `json:"actor"`
-	// Parked is the last time that it was parked, null where it never was.
+	// Parked is the last time that it was parked, null where it is not parked, or no
+	// longer.
 	Parked *parked `json:"parked"`
 	// Events are all events of the delivery's stream.
 	Events []adapter.View `json:"events"`
@@ -37,6 +38,29 @@ type parked struct {
 	At       time.Time `json:"at"`
 	Error    string    `json:"error"`
 	Attempts int       `json:"attempts"`
+	// Behind is the event of the parked delivery that this one waits for.
+	Behind *uuid.UUID `json:"behind,omitempty"`
+}
+
+// Retrier interprets parked deliveries again. *interpret.Interpreter is one.
+type Retrier interface {
+	Retry(ctx context.Context, deliveryID uuid.UUID) (released int, err error)
+}
+
+// retryDelivery is POST /deliveries/{id}/retry: 200 with the delivery once it is
+// interpreted; those that waited behind it follow.
+func (s *Server) retryDelivery(w http.ResponseWriter, r *http.Request) error {
+	if _, err := readCommand(w, r, nil); err != nil {
+		return err
+	}
+	stream, err := s.deliveryStream(r.Context(), param(r, "id"))
+	if err != nil {
+		return err
+	}
+	if _, err := s.Retry.Retry(r.Context(), stream.AggregateID()); err != nil {
+		return err
+	}
+	return s.answerDelivery(w, r, stream)
 }
 
 // deliveryOf folds a delivery's stream. It reports false where there is none.
@@ -60,8 +84,10 @@ func deliveryOf(events []adapter.Decoded) (delivery, bool) {
 	}
 	for i, e := range events {
 		d.Events[i] = viewInUTC(e.View())
-		if p, ok := e.Payload.(*adapter.DeliveryParked); ok {
-			d.Parked = &parked{At: e.RecordedAt.UTC(), Error: p.Error, Attempts: p.Attempts}
+	}
+	if parking, ok := adapter.ParkingOf(events); ok {
+		if p, ok := parking.Payload.(*adapter.DeliveryParked); ok {
+			d.Parked = &parked{At: parking.RecordedAt.UTC(), Error: p.Error, Attempts: p.Attempts, Behind: p.Behind}
 		}
 	}
 	return d, true
@@ -72,18 +98,21 @@ func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
 	if err := queryOf(r).err(); err != nil {
 		return err
 	}
-	id := param(r, "id")
-	stream, err := s.deliveryStream(r.Context(), id)
+	stream, err := s.deliveryStream(r.Context(), param(r, "id"))
 	if err != nil {
 		return err
 	}
+	return s.answerDelivery(w, r, stream)
+}
+
+func (s *Server) answerDelivery(w http.ResponseWriter, r *http.Request, stream eventstore.StreamID) error {
 	events, err := s.Codec.ReadStream(r.Context(), s.Store, stream)
 	if err != nil {
 		return err
 	}
 	d, ok := deliveryOf(events)
 	if !ok {
-		return adapter.Errorf(adapter.CodeNotFound, "there is no delivery %s", quoted(id)).
+		return adapter.Errorf(adapter.CodeNotFound, "there is no delivery %s", quoted(param(r, "id"))).
 			WithTry("give the delivery_id that the webhook was answered, or Keycloak's event id")
 	}
 	return answer(w, http.StatusOK, d)
@@ -120,48 +149,19 @@ func (s *Server) listParked(w http.ResponseWriter, r *http.Request) error {
 	}
 	items, next := []delivery{}, ""
 	var last eventstore.Position
-	query := eventstore.LogQuery{Types: []string{adapter.TypeDeliveryParked}, Before: before, Backward: true}
-	for e, err := range s.Store.ReadLog(r.Context(), query) {
+	for p, err := range s.Codec.Parked(r.Context(), s.Store, before) {
 		if err != nil {
 			return err
 		}
-		d, still, err := s.stillParked(r.Context(), e)
-		if err != nil {
-			return err
-		}
-		if !still {
+		d, ok := deliveryOf(p.Events)
+		if !ok {
 			continue
 		}
 		if len(items) == limit {
 			next = strconv.FormatInt(int64(last), 10)
 			break
 		}
-		items, last = append(items, d), e.Position
+		items, last = append(items, d), p.Parking.Position
 	}
 	return answer(w, http.StatusOK, pageOf(items, next))
-}
-
-// stillParked reports whether the parking is the last word about its delivery: it was
-// neither parked again later nor interpreted since.
-func (s *Server) stillParked(ctx context.Context, parking eventstore.Event) (delivery, bool, error) {
-	events, err := s.Codec.ReadStream(ctx, s.Store, parking.Stream)
-	if err != nil {
-		return delivery{}, false, err
-	}
-	d, ok := deliveryOf(events)
-	if !ok {
-		return d, false, nil
-	}
-	for _, e := range events {
-		if e.Type == adapter.TypeDeliveryParked && e.Version > parking.Version {
-			return d, false, nil
-		}
-	}
-	for e, err := range s.Store.ReadLog(ctx, eventstore.LogQuery{CausationID: d.EventID, After: parking.Position}) {
-		// A second sighting (DeliveryConfirmed) is no interpretation.
-		if err != nil || e.Stream != parking.Stream {
-			return d, false, err
-		}
-	}
-	return d, true, nil
 }

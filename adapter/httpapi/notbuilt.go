@@ -36,7 +36,6 @@ var notBuilt = []missing{
 	{http.MethodPost, userPath + "/unlock", "unlocking a user"},
 	{http.MethodGet, "/audit", "the audit trail"},
 	{http.MethodGet, "/analytics", "the analytics"},
-	{http.MethodPost, "/deliveries/{id}/retry", "trying a parked delivery again"},
 	{http.MethodGet, "/openapi.json", "the OpenAPI description"},
 }
 

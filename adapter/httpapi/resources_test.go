@@ -240,9 +240,12 @@ func TestDeliveries(t *testing.T) {
 	for _, key := range []string{"e-1", "e-2", "e-3"} {
 		b.record(adapter.DeliveryStream(key), may, adapter.Metadata{}, &adapter.DeliveryParked{Error: "no such user in " + key, Attempts: 5})
 	}
-	// The third was interpreted after all.
-	cause := got.Deliveries[2].EventID
-	b.record(adapter.UserStream("acme", "5f0f"), may, adapter.Metadata{CausationID: &cause}, &adapter.UserApiDeleted{UserRef: adapter.UserRef{Realm: "acme", UserID: "5f0f"}})
+	// The third is interpreted after all.
+	var released delivery
+	b.do(http.MethodPost, "/api/v1/deliveries/e-3/retry", `{"reason":"a newer version reads it"}`).into(&released)
+	require.Nil(t, released.Parked)
+	b.do(http.MethodPost, "/api/v1/deliveries/e-3/retry", "").problem(http.StatusConflict, adapter.CodeNotParked)
+	b.do(http.MethodPost, "/api/v1/deliveries/nothing/retry", "").problem(http.StatusNotFound, adapter.CodeNotFound)
 
 	byID := b.get("/api/v1/deliveries/" + got.Deliveries[0].DeliveryID.String())
 	require.Equal(t, string(byID.body), string(b.get("/api/v1/deliveries/e-1").body))

@@ -46,6 +46,7 @@ type Config struct {
 	Traces          Traces
 	Failures        Failures
 	Commands        Commands
+	Retry           Retrier
 	// Reconciler starts runs; nil where no Keycloak is configured.
 	Reconciler Reconciler
 
@@ -88,6 +89,7 @@ func (c *Config) check() error {
 	need(c.Traces != nil, "Traces")
 	need(c.Failures != nil, "Failures")
 	need(c.Commands != nil, "Commands")
+	need(c.Retry != nil, "Retry")
 	need(c.Ready != nil, "Ready")
 	need(c.Metrics != nil, "Metrics")
 	need(c.Clock != nil, "Clock")

@@ -21,6 +21,7 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/inbound"
+	"github.com/keytrail/keytrail/adapter/interpret"
 	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/adapter/trace"
 	"github.com/keytrail/keytrail/eventstore"
@@ -69,6 +70,7 @@ func newBundle(t testing.TB, change ...func(*Config)) *bundle {
 		Traces:      &trace.Finder{Store: store, Codec: codec},
 		Failures:    &trace.Failures{Store: store, Codec: codec, Clock: time.Now},
 		Commands:    &outbound.Commands{Store: store, Codec: codec, Clock: time.Now, Logger: logger},
+		Retry:       &interpret.Interpreter{Store: store, Codec: codec, Clock: time.Now, Logger: logger},
 		Ready:       func(context.Context) []Check { return nil },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "keytrail_up 1\n")

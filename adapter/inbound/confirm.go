@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -114,7 +115,11 @@ func flatten(p adapter.Payload) (map[string]any, error) {
 		return nil, fmt.Errorf("comparing two sightings: %w", err)
 	}
 	var members map[string]any
-	if err := json.Unmarshal(raw, &members); err != nil {
+	// Numbers stay as they are written: a representation may hold some that no float
+	// can.
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&members); err != nil {
 		return nil, fmt.Errorf("comparing two sightings: %w", err)
 	}
 	for _, nested := range []string{"actor", "details"} {

@@ -158,12 +158,15 @@ func TestNothingIsRefusedForItsContent(t *testing.T) {
 		`{"id":"nul","type":"access.LOGIN","time":1,"details":{"a\u0000b":"c\u0000d"},"userId":"\u0000"}`,
 		`{"id":"time","type":"access.LOGIN","time":"never"}`,
 		`{"id":"huge","type":"access.LOGIN","time":99999999999999999999}`,
+		`{"operationType":"CREATE","resourceType":"USER","representation":"{\"a\":1e400}","time":0}`,
 	} {
-		receipts, err := b.recorder.Record(t.Context(), inbound.Origin{Source: "keycloak"}, decode(t, body))
-		require.NoError(t, err, "%.60s", body)
-		require.False(t, receipts[0].Duplicate)
+		for _, duplicate := range []bool{false, true} {
+			receipts, err := b.recorder.Record(t.Context(), inbound.Origin{Source: "keycloak"}, decode(t, body))
+			require.NoError(t, err, "%.60s", body)
+			require.Equal(t, duplicate, receipts[0].Duplicate)
+		}
 	}
-	require.Len(t, b.received(), 8)
+	require.Len(t, b.received(), 9)
 	text := b.received()[2].Payload.(*adapter.AdminEventReceived)
 	require.Equal(t, "not json", text.RepresentationText)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
 	"github.com/keytrail/keytrail/keycloak/webhook"
 )
 
@@ -267,7 +268,8 @@ func (r *Recorder) adminEvent(from Origin, d webhook.Delivery) *adapter.AdminEve
 		KeycloakEventID: e.ID, UID: e.UID, Time: e.Time,
 		Realm: r.realm(from, e.RealmID, e.RealmName), RealmID: e.RealmID,
 		OperationType: e.OperationType, ResourceType: e.ResourceType, ResourcePath: e.ResourcePath,
-		ResourceID: e.ResourceID, Details: e.Details, Error: e.Error,
+		ResourceID: e.ResourceID, UserID: keycloak.ParseResourcePath(e.ResourcePath).UserID,
+		Details: e.Details, Error: e.Error,
 		Actor:      adapter.KeycloakActor(e.Auth.UserID, e.Auth.Username, e.Auth.ClientID, e.Auth.IPAddress),
 		ActorRealm: cmp.Or(e.Auth.RealmName, e.Auth.RealmID), SessionID: e.Auth.SessionID,
 	}

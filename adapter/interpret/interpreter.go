@@ -41,6 +41,8 @@ type Interpreter struct {
 	Codec  *adapter.Codec
 	Clock  func() time.Time
 	Logger *slog.Logger
+
+	parking parking
 }
 
 // Name identifies the consumer and its checkpoint.
@@ -55,41 +57,62 @@ func (*Interpreter) Types() []string {
 func (*Interpreter) Category() string { return adapter.CategoryDelivery }
 
 // Handle interprets a batch of deliveries in order. A delivery that cannot be
-// interpreted is parked with its reason and does not hold up the others; an error
-// means that the store could not be used, and the batch may be handled again.
+// interpreted is parked with its reason, and later ones about the same user behind
+// it; those of others go on. An error means that the store could not be used, and the
+// batch may be handled again.
 func (i *Interpreter) Handle(ctx context.Context, batch []adapter.Decoded) error {
+	if err := i.learnParked(ctx); err != nil {
+		return err
+	}
 	for _, d := range batch {
-		err := i.interpret(ctx, d)
-		switch {
-		case err == nil:
-		case isStoreFault(err):
+		if err := i.handle(ctx, d); err != nil {
 			return fmt.Errorf("interpreting delivery %s: %w", d.ID, err)
-		default:
-			if err := i.park(ctx, d, err); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
+func (i *Interpreter) handle(ctx context.Context, d adapter.Decoded) error {
+	if i.parking.holds(d) {
+		return nil // read again after a crash; it waits for a person
+	}
+	if first, waits := i.parking.ahead(d); waits {
+		return i.park(ctx, d, &adapter.DeliveryParked{
+			Error: "waits behind delivery " + first.Stream.AggregateID().String() + ", which is parked", Behind: &first.ID,
+		})
+	}
+	attempts, err := i.try(ctx, d)
+	if err == nil || isStoreFault(err) {
+		return err
+	}
+	return i.park(ctx, d, &adapter.DeliveryParked{Error: err.Error(), Attempts: attempts})
+}
+
+// Most failures are in the delivery and stay; some, such as an event that another
+// process is just writing, pass. The pauses bound the wait to 150 ms.
+const (
+	maxAttempts  = 5
+	attemptPause = 10 * time.Millisecond
+)
+
+// try interprets a delivery, at most five times.
+func (i *Interpreter) try(ctx context.Context, d adapter.Decoded) (attempts int, err error) {
+	for pause := attemptPause; ; pause *= 2 {
+		attempts++
+		if err = i.interpret(ctx, d); err == nil || isStoreFault(err) || attempts == maxAttempts {
+			return attempts, err
+		}
+		select {
+		case <-ctx.Done():
+			return attempts, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
 func isStoreFault(err error) bool {
 	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrClosed) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}
-
-func (i *Interpreter) park(ctx context.Context, d adapter.Decoded, cause error) error {
-	i.Logger.ErrorContext(ctx, "delivery parked", "delivery_id", d.Stream.AggregateID(), "event_id", d.ID, "error", cause)
-	e, err := i.Codec.Encode(ctx, adapter.Draft{
-		ID:         eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".park", 0),
-		Payload:    &adapter.DeliveryParked{Error: cause.Error(), Attempts: 1},
-		OccurredAt: d.OccurredAt,
-		Meta:       i.meta(d, d.CorrelationID, d.ID),
-	})
-	if err != nil {
-		return err
-	}
-	return i.append(ctx, eventstore.StreamAppend{Stream: d.Stream, Events: []eventstore.NewEvent{e}})
 }
 
 func (i *Interpreter) interpret(ctx context.Context, d adapter.Decoded) error {

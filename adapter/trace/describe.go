@@ -54,7 +54,7 @@ func (w words) describe(v adapter.View) string {
 func (w words) event(v adapter.View) string {
 	switch p := v.Data.(type) {
 	case *adapter.AdminEventReceived, *adapter.UserEventReceived, *adapter.UnrecognizedEventReceived,
-		*adapter.DeliveryConfirmed, *adapter.DeliveryParked:
+		*adapter.DeliveryConfirmed, *adapter.DeliveryParked, *adapter.DeliveryReleased:
 		return w.delivery(v)
 	case *adapter.UserApiCreated:
 		groups := ""
@@ -274,7 +274,12 @@ func (w words) delivery(v adapter.View) string {
 			text += "; the two differ in " + strings.Join(p.Differs, ", ")
 		}
 		return text
+	case *adapter.DeliveryReleased:
+		return "interpreted after all" + tries(p.Attempts)
 	case *adapter.DeliveryParked:
+		if p.Behind != nil {
+			return "parked: " + p.Error
+		}
 		return "parked, since it could not be interpreted" + tries(p.Attempts) + ": " + p.Error
 	}
 	return ""

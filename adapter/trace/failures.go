@@ -271,13 +271,9 @@ func callFailure(c adapter.Call) Failure {
 
 // backward reads the events of a type, newest first, from the mark on.
 func (f *Failures) backward(ctx context.Context, eventType, mark string) (iter.Seq2[adapter.Decoded, error], error) {
-	var before eventstore.Position
-	if mark != "" {
-		n, err := strconv.ParseInt(mark, 10, 64)
-		if err != nil || n <= 0 {
-			return nil, badCursor()
-		}
-		before = eventstore.Position(n)
+	before, err := position(mark)
+	if err != nil {
+		return nil, err
 	}
 	return func(yield func(adapter.Decoded, error) bool) {
 		for e, err := range f.Store.ReadLog(ctx, eventstore.LogQuery{Types: []string{eventType}, Backward: true, Before: before}) {
@@ -292,6 +288,18 @@ func (f *Failures) backward(ctx context.Context, eventType, mark string) (iter.S
 	}, nil
 }
 
+// position is the place that a mark of the log's order stands for, 0 for none.
+func position(mark string) (eventstore.Position, error) {
+	if mark == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(mark, 10, 64)
+	if err != nil || n <= 0 {
+		return 0, badCursor()
+	}
+	return eventstore.Position(n), nil
+}
+
 // byID names users by their ids where an event does not hold their names.
 var byID = words{names: map[adapter.UserRef]string{}}
 
@@ -302,64 +310,39 @@ func failureOf(kind FailureKind, d adapter.Decoded) Failure {
 	}
 }
 
-// parked lists the deliveries that are parked and from which nothing has followed since.
+// parked lists the deliveries that are parked still. Those that only wait behind
+// another are left out: the other one is what needs attention.
 func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
-	events, err := f.backward(ctx, adapter.TypeDeliveryParked, mark)
+	before, err := position(mark)
 	if err != nil {
 		return nil, err
 	}
 	var items []Failure
-	for d, err := range events {
+	for parked, err := range f.Codec.Parked(ctx, f.Store, before) {
 		if err != nil {
 			return nil, err
 		}
-		first, open, err := f.stillParked(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		if !open {
+		if p, ok := parked.Parking.Payload.(*adapter.DeliveryParked); ok && p.Behind != nil {
 			continue
 		}
-		item := failureOf(FailureDeliveryParked, d)
-		item.Next = nextOfParked(d.Stream.String())
+		item := failureOf(FailureDeliveryParked, parked.Parking)
+		item.Next = nextOfParked(parked.Parking.Stream.String())
+		first := parked.Received()
 		switch p := first.Payload.(type) {
 		case *adapter.AdminEventReceived:
-			item.Realm = p.Realm
+			item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Details["username"]
 		case *adapter.UserEventReceived:
 			item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Details["username"]
 		}
 		if realm != "" && item.Realm != realm {
 			continue
 		}
-		item.Summary = oneLine(byID.describe(first.View()) + "; " + byID.describe(d.View()))
+		item.Summary = oneLine(byID.describe(first.View()) + "; " + byID.describe(parked.Parking.View()))
 		if items = append(items, item); len(items) == limit {
 			break
 		}
 	}
 	return items, nil
-}
-
-// stillParked returns the first event of d's stream, and whether d is the last word
-// about the delivery.
-func (f *Failures) stillParked(ctx context.Context, d adapter.Decoded) (adapter.Decoded, bool, error) {
-	var received adapter.Decoded
-	for e, err := range f.Store.ReadStream(ctx, d.Stream, eventstore.StreamQuery{}) {
-		if err != nil {
-			return received, false, err
-		}
-		if e.Version == 1 {
-			if received, err = f.Codec.Decode(ctx, e); err != nil {
-				return received, false, err
-			}
-		}
-		if e.Type == adapter.TypeDeliveryParked && e.Version > d.Version {
-			return received, false, nil // parked again later: that one is listed
-		}
-	}
-	for _, err := range f.Store.ReadLog(ctx, eventstore.LogQuery{CausationID: received.ID, After: d.Position, Limit: 1}) {
-		return received, false, err
-	}
-	return received, true, nil
 }
 
 // drift lists the users whose last word from the reconciler is a difference.

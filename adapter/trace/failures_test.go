@@ -125,8 +125,8 @@ func TestFailuresEnd(t *testing.T) {
 	w.record(again)
 	require.Len(t, list(), 2, "a delivery that is parked twice is one")
 	w.record(fact{
-		id: "tried again", stream: adapter.UserStream(realm, bobID), story: "parked story", cause: "parked delivery", ms: 80_000, lag: 12_000,
-		payload: &adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: bob}},
+		id: "tried again", stream: adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000bad0"), story: "parked story", cause: "parked delivery", ms: 92_000,
+		payload: &adapter.DeliveryReleased{Attempts: 5},
 	})
 	require.Len(t, list(), 1, "a delivery that was interpreted at last")
 }

@@ -39,19 +39,16 @@ func study(t Trace) *studied {
 		}
 	}
 	recorded := map[uuid.UUID]time.Time{}
-	interpreted := map[uuid.UUID]adapter.View{} // a cause → its newest effect elsewhere
-	received := map[string]uuid.UUID{}          // a delivery's stream → its first event
+	parking := map[string]adapter.View{} // a delivery's stream → its newest parking or release
 	for _, v := range t.Events {
 		recorded[v.EventID] = v.RecordedAt
 		if v.CorrelationID == t.CorrelationID {
 			s.own = append(s.own, v)
 		}
-		if category(v.Stream) == adapter.CategoryDelivery && v.Version == 1 {
-			received[v.Stream] = v.EventID
-		}
-		if v.CausationID != nil && category(v.Stream) != adapter.CategoryDelivery {
-			if known, ok := interpreted[*v.CausationID]; !ok || known.Position < v.Position {
-				interpreted[*v.CausationID] = v
+		switch v.EventType {
+		case adapter.TypeDeliveryParked, adapter.TypeDeliveryReleased:
+			if known, ok := parking[v.Stream]; !ok || known.Version < v.Version {
+				parking[v.Stream] = v
 			}
 		}
 	}
@@ -61,8 +58,7 @@ func study(t Trace) *studied {
 	for _, v := range t.Events {
 		switch p := v.Data.(type) {
 		case *adapter.DeliveryParked:
-			// What followed from the delivery afterwards says that trying again helped.
-			if effect, ok := interpreted[received[v.Stream]]; !ok || effect.Position < v.Position {
+			if parking[v.Stream].EventID == v.EventID {
 				s.parked = append(s.parked, v)
 			}
 		case *adapter.ApiCallRequested:

@@ -304,6 +304,9 @@ func TestStatus(t *testing.T) {
 	w.record(fact{
 		id: "tried again", stream: adapter.UserStream(realm, bobID), story: "parked story", cause: "parked delivery", ms: 80_000, lag: 9000, actor: admin,
 		payload: &adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: bob, Set: adapter.Profile{FirstName: adapter.Set("Bob")}}},
+	}, fact{
+		id: "released", stream: adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000bad0"), story: "parked story", cause: "parked delivery", ms: 89_000,
+		payload: &adapter.DeliveryReleased{Attempts: 4},
 	})
 	got := w.find(id("parked").String())
 	require.Equal(t, StatusOK, got.Status, "a delivery that was interpreted at last is parked no more")

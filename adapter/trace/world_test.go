@@ -392,7 +392,7 @@ func (w *world) parkedDelivery() {
 	received.id, received.lag = "parked delivery", 120
 	received.payload = &adapter.AdminEventReceived{
 		KeycloakEventID: "8d1c0000-0000-4000-8000-00000000bad0", Time: at(80_000), Realm: realm, OperationType: "UPDATE",
-		ResourceType: "USER", ResourcePath: "users/" + bobID, Actor: *admin, RepresentationText: "{not json",
+		ResourceType: "USER", ResourcePath: "users/" + bobID, UserID: bobID, Actor: *admin, RepresentationText: "{not json",
 		Receipt: adapter.Receipt{Source: "keycloak", Dialect: "p2", BodySHA256: "02"},
 	}
 	parked.id, parked.cause, parked.ms, parked.lag = "parked", "parked delivery", 81_200, 0

@@ -53,6 +53,7 @@ type commands struct {
 	Failures    failuresCommand    `cmd:"" help:"Show what needs attention."`
 	Reconcile   reconcileCommand   `cmd:"" help:"Compare what is believed with the live Keycloak now. Exit 0 in sync, 1 drift, 3 incomplete."`
 	Events      eventsCommand      `cmd:"" help:"The log, as JSON lines."`
+	Deliveries  deliveriesCommand  `cmd:"" help:"Deliveries that could not be interpreted."`
 	Projections projectionsCommand `cmd:"" help:"Status of the projections, and rebuilding one."`
 	Conf        configCommand      `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`

@@ -76,6 +76,7 @@ type App struct {
 	Traces          *trace.Finder
 	Failures        *trace.Failures
 	Recorder        *inbound.Recorder
+	Interpreter     *interpret.Interpreter
 	Commands        *outbound.Commands
 
 	// Keycloak, Poller and Reconciler are nil where no Keycloak is configured.
@@ -227,8 +228,9 @@ func (a *App) register(db projections.DB) error {
 			a.Metrics.ProjectionLag.WithLabelValues(name).Set(float64(max(head-position, 0)))
 		},
 	})
+	a.Interpreter = &interpret.Interpreter{Store: a.Store, Codec: a.Codec, Clock: a.Clock, Logger: a.Logger}
 	return errors.Join(
-		a.Engine.RegisterConsumer(&interpret.Interpreter{Store: a.Store, Codec: a.Codec, Clock: a.Clock, Logger: a.Logger}),
+		a.Engine.RegisterConsumer(a.Interpreter),
 		a.Engine.Register(users.New(a.Store, a.Codec)),
 		a.Engine.Register(calls.New()),
 		a.Engine.Register(reconciliations.New()),

@@ -102,7 +102,7 @@ func (a *App) httpAPI(o ServeOptions) (*httpapi.Server, error) {
 		Store: a.Store, Codec: a.Codec,
 		Users: userReader{a.Users}, Calls: httpCalls{a.Calls}, Reconciliations: a.Reconciliations,
 		Projections: httpProjections{a.Engine}, Traces: a.Traces, Failures: a.Failures,
-		Commands: a.Commands, Ready: a.ready,
+		Commands: a.Commands, Retry: a.Interpreter, Ready: a.ready,
 		Metrics: promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{}),
 		ObserveWebhook: func(source string, status int) {
 			a.Metrics.WebhookRequests.WithLabelValues(a.Metrics.Source(source), telemetry.Status(status)).Inc()
