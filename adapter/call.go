@@ -36,7 +36,7 @@ type Call struct {
 	// Command is the business action, such as "user.disable".
 	Command string `json:"command"`
 	Realm   string `json:"realm"`
-	// UserID is empty until known when a user is created.
+	// UserID is empty until known: when a user is created, or was named.
 	UserID      string     `json:"user_id"`
 	Username    string     `json:"username,omitempty"`
 	Method      string     `json:"method"`
@@ -133,6 +133,9 @@ func (c *Call) Apply(e Decoded) {
 			EventID: e.ID, Method: p.Method, URLTemplate: p.URLTemplate,
 			Attempts: outsideAttempts(p.Attempts), Found: p.Found, Enabled: p.Enabled,
 		})
+		if c.UserID == "" {
+			c.UserID = p.UserID
+		}
 	case *ApiCallAttempted:
 		c.Attempts = append(slices.Clip(c.Attempts), outsideAttempt(p.Attempt))
 	case *ApiCallSucceeded:

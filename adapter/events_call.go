@@ -34,8 +34,11 @@ type ApiCallPreconditionRead struct {
 	// Attempts are the read's own wire attempts.
 	Attempts []Attempt `json:"attempts"`
 	// Found says whether the user exists; nil where the read failed.
-	Found   *bool `json:"found,omitempty"`
-	Enabled *bool `json:"enabled,omitempty"`
+	Found *bool `json:"found,omitempty"`
+	// UserID is the id of the user who was found: the intent has none where the user
+	// was named.
+	UserID  string `json:"user_id,omitempty"`
+	Enabled *bool  `json:"enabled,omitempty"`
 }
 
 // Attempt is one request on the wire.

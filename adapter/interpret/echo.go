@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +26,10 @@ type call struct {
 	requested adapter.Decoded
 	intent    *adapter.ApiCallRequested
 	// outcome is the type of the last outcome event, "" while the call is open.
-	outcome   string
+	outcome string
+	// userID is the intent's, or that of the user whom the fresh read found.
+	userID    string
+	attempts  int
 	echoed    bool
 	matchedBy string
 }
@@ -41,7 +45,7 @@ func (i *Interpreter) findCall(ctx context.Context, d adapter.Decoded) (call, bo
 	}
 	path := keycloak.ParseResourcePath(p.ResourcePath)
 	if p.ResourceType == keycloak.ResourceUser && p.OperationType == keycloak.OperationDelete && path.Kind == keycloak.PathUser {
-		return i.findDelete(ctx, d, p.Realm, path.UserID)
+		return i.findDelete(ctx, d, p, path.UserID)
 	}
 	return call{}, false, nil
 }
@@ -68,7 +72,7 @@ const deleteWindow = 15 * time.Minute
 
 // findDelete looks for the call of ours that deleted a user. A delete has no body to
 // carry a stamp, but a user is deleted once.
-func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, userID string) (call, bool, error) {
+func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, p *adapter.AdminEventReceived, userID string) (call, bool, error) {
 	if d.Meta.Actor == nil || d.Meta.Actor.ID == "" {
 		return call{}, false, nil
 	}
@@ -85,7 +89,7 @@ func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, 
 			return call{}, false, err
 		}
 		intent, ok := r.Payload.(*adapter.ApiCallRequested)
-		if !ok || intent.Method != http.MethodDelete || intent.Realm != realm || intent.UserID != userID {
+		if !ok || intent.Method != http.MethodDelete || intent.Realm != p.Realm || (intent.UserID != "" && intent.UserID != userID) {
 			continue
 		}
 		c, ok, err := i.loadCall(ctx, intent.CallID)
@@ -96,10 +100,41 @@ func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, realm, 
 		case adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped:
 			continue
 		}
-		c.matchedBy = matchedByDelete
-		return c, true, nil
+		ours, err := i.deletes(ctx, c, p, userID)
+		if err != nil {
+			return call{}, false, err
+		}
+		if ours {
+			c.matchedBy = matchedByDelete
+			return c, true, nil
+		}
 	}
 	return call{}, false, nil
+}
+
+// deletes reports whether the call is about the user who was deleted. One that names
+// its user knows the id only once the fresh read is recorded, which may be after the
+// echo: until then the name must do. Keycloak 26.7.3 tells it in the representation
+// of a delete, 26.1.4 does not (measured).
+func (i *Interpreter) deletes(ctx context.Context, c call, p *adapter.AdminEventReceived, userID string) (bool, error) {
+	if c.userID != "" {
+		return c.userID == userID, nil
+	}
+	rep, err := parseUser(p.Representation)
+	if err != nil {
+		return false, err
+	}
+	var name adapter.Optional[string]
+	readMember(rep, "username", &name)
+	username, told := name.Get()
+	if !told {
+		believed, known, err := i.believed(ctx, adapter.UserRef{Realm: p.Realm, UserID: userID})
+		if err != nil || !known {
+			return false, err
+		}
+		username = believed.Username
+	}
+	return username != "" && strings.EqualFold(username, c.intent.Username), nil
 }
 
 func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, error) {
@@ -111,11 +146,16 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 	if !ok {
 		return call{}, false, nil
 	}
-	c := call{id: id, requested: events[0], intent: intent}
+	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID}
 	for _, e := range events[1:] {
+		if p, ok := e.Payload.(*adapter.ApiCallPreconditionRead); ok && c.userID == "" {
+			c.userID = p.UserID
+		}
 		switch e.Type {
 		case adapter.TypeApiCallSucceeded, adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown:
 			c.outcome = e.Type
+		case adapter.TypeApiCallAttempted:
+			c.attempts++
 		case adapter.TypeApiCallEchoed:
 			c.echoed = true
 		}
@@ -156,7 +196,7 @@ func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call,
 	resolved, err := i.Codec.Encode(ctx, adapter.Draft{
 		ID: eventstore.DerivedID(c.id, d.OccurredAt, consumer+".resolve", 0),
 		Payload: &adapter.ApiCallSucceeded{
-			CallID: c.id, UserID: userIDOf(change), ResolvedBy: "echo",
+			CallID: c.id, Attempts: c.attempts, UserID: userIDOf(change), ResolvedBy: "echo",
 			Note: "the answer was lost; Keycloak's own event proves that it was done",
 		},
 		OccurredAt: d.OccurredAt, Meta: meta,
@@ -168,13 +208,30 @@ func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call,
 	if change == nil {
 		return i.append(ctx, onCall)
 	}
-	// The change was ours: it is told with the command's actor and reason.
+	// The change was ours: it is told as the command's, with its actor and reason.
+	viaCommand(change)
 	onUser, err := i.userEvent(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, change,
 		c.requested.CorrelationID, resolved.ID, &c.id)
 	if err != nil {
 		return err
 	}
 	return i.append(ctx, onCall, onUser)
+}
+
+func viaCommand(change adapter.UserPayload) {
+	const via = "command"
+	switch p := change.(type) {
+	case *adapter.UserApiCreated:
+		p.Via = via
+	case *adapter.UserApiUpdated:
+		p.Via = via
+	case *adapter.UserApiEnabled:
+		p.Via = via
+	case *adapter.UserApiDisabled:
+		p.Via = via
+	case *adapter.UserApiDeleted:
+		p.Via = via
+	}
 }
 
 func userIDOf(change adapter.UserPayload) string {

@@ -304,7 +304,7 @@ func (c *Commands) readUser(ctx context.Context, rec *recording, realm string, r
 	switch {
 	case err == nil:
 		found := true
-		read.Found, read.Enabled = &found, live.Enabled
+		read.Found, read.UserID, read.Enabled = &found, live.ID, live.Enabled
 	case absent(err):
 		found := false
 		read.Found = &found

@@ -323,8 +323,11 @@ func TestAnEchoSettlesAnUnknownOutcome(t *testing.T) {
 	c := b.call(out.CallID)
 	require.Equal(t, adapter.CallSucceeded, c.Status)
 	require.Equal(t, "echo", c.ResolvedBy)
+	call := b.events(adapter.CallStream(out.CallID))
+	require.Equal(t, 1, call[len(call)-1].Payload.(*adapter.ApiCallSucceeded).Attempts)
 	events := b.events(adapter.UserStream("acme", bob))
 	require.Len(t, events, 2)
+	require.Equal(t, "command", events[1].Payload.(*adapter.UserApiDisabled).Via)
 	require.Equal(t, adapter.TypeUserApiDisabled, events[1].Type)
 	require.Equal(t, "alice", events[1].Meta.Actor.ID, "told with the command's actor")
 	require.Equal(t, "left the company", events[1].Meta.Reason)
@@ -341,6 +344,43 @@ func TestADeleteIsMatchedWithoutAStamp(t *testing.T) {
 	b.pull()
 	require.Equal(t, []string{adapter.TypeUserApiCreated, adapter.TypeUserApiDeleted}, b.types(adapter.UserStream("acme", bob)))
 	require.Equal(t, "delete", b.call(out.CallID).Echo.MatchedBy)
+}
+
+// Whose user was named and not identified is found by the id that the fresh read
+// brought, and by the name until that is recorded.
+func TestADeleteByNameIsMatched(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bob := b.create("bob")
+	answer := b.keycloak.HoldAnswer(http.MethodDelete, userPath)
+	done := make(chan outbound.Outcome, 1)
+	go func() {
+		out, err := b.commands.DeleteUser(b.ctx, "acme", outbound.UserRef{Username: "Bob"})
+		if err != nil {
+			b.t.Error(err)
+		}
+		done <- out
+	}()
+	<-answer.Arrived()
+	b.pull() // before the outcome, and before the read that found the id, are recorded
+	answer.Release()
+	out := <-done
+	require.Equal(t, bob, out.UserID)
+	b.pull()
+	require.Equal(t, []string{adapter.TypeUserApiCreated, adapter.TypeUserApiDeleted}, b.types(adapter.UserStream("acme", bob)))
+	c := b.call(out.CallID)
+	require.Equal(t, "delete", c.Echo.MatchedBy)
+	require.Equal(t, bob, c.UserID)
+
+	// The next who has the name is somebody else.
+	second := b.create("bob")
+	b.pull()
+	again, err := b.commands.DeleteUser(b.ctx, "acme", outbound.UserRef{Username: "bob"})
+	require.NoError(t, err)
+	b.pull()
+	require.Equal(t, second, b.call(again.CallID).UserID)
+	require.NotNil(t, b.call(again.CallID).Echo)
+	require.Equal(t, []string{adapter.TypeUserApiCreated, adapter.TypeUserApiDeleted}, b.types(adapter.UserStream("acme", second)))
 }
 
 // The echo may be interpreted before the command has recorded its outcome.
