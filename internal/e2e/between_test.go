@@ -71,6 +71,13 @@ func (p *proxy) inject(f fault) {
 	p.faults = append(p.faults, f)
 }
 
+// heal ends all faults.
+func (p *proxy) heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = nil
+}
+
 // take returns the fault that happens to a request.
 func (p *proxy) take(r *http.Request) (fault, bool) {
 	p.mu.Lock()
