@@ -37,11 +37,15 @@ type Call struct {
 	Command string `json:"command"`
 	Realm   string `json:"realm"`
 	// UserID is empty until known: when a user is created, or was named.
-	UserID      string     `json:"user_id"`
-	Username    string     `json:"username,omitempty"`
-	Method      string     `json:"method"`
-	URLTemplate string     `json:"url_template"`
-	Status      CallStatus `json:"status"`
+	UserID      string `json:"user_id"`
+	Username    string `json:"username,omitempty"`
+	Method      string `json:"method"`
+	URLTemplate string `json:"url_template"`
+	// Params are the template's variables but for realm and id.
+	Params map[string]string `json:"params,omitempty"`
+	// Plan names the further calls of the same business action.
+	Plan   []string   `json:"plan,omitempty"`
+	Status CallStatus `json:"status"`
 	// StatusCode is the HTTP status that decided the outcome, nil where none did.
 	StatusCode *int `json:"status_code"`
 	// Code and Error say why the call did not succeed, Keycloak what Keycloak said
@@ -123,7 +127,7 @@ func (c *Call) Apply(e Decoded) {
 	case *ApiCallRequested:
 		c.CallID, c.CorrelationID = p.CallID, e.CorrelationID
 		c.Command, c.Realm, c.UserID, c.Username = p.Command, p.Realm, p.UserID, p.Username
-		c.Method, c.URLTemplate = p.Method, p.URLTemplate
+		c.Method, c.URLTemplate, c.Params, c.Plan = p.Method, p.URLTemplate, p.Params, p.Plan
 		c.Status, c.RequestedAt = CallRequested, e.OccurredAt
 		c.Actor, c.Reason = e.Meta.Actor, e.Meta.Reason
 		// Lists are never null in JSON.

@@ -188,6 +188,9 @@ var payloads = map[string]func() Payload{
 	TypeUserApiGroupsChanged:            func() Payload { return new(UserApiGroupsChanged) },
 	TypeUserApiCredentialsChanged:       func() Payload { return new(UserApiCredentialsChanged) },
 	TypeUserApiFederatedIdentityChanged: func() Payload { return new(UserApiFederatedIdentityChanged) },
+	TypeUserApiOrganizationsChanged:     func() Payload { return new(UserApiOrganizationsChanged) },
+	TypeUserApiSessionsEnded:            func() Payload { return new(UserApiSessionsEnded) },
+	TypeUserApiEmailRequested:           func() Payload { return new(UserApiEmailRequested) },
 	TypeUserApiObserved:                 func() Payload { return new(UserApiObserved) },
 	TypeUserApiBaselined:                func() Payload { return new(UserApiBaselined) },
 

@@ -21,8 +21,16 @@ type ApiCallRequested struct {
 	// URLTemplate is the path with its variables named, such as
 	// /admin/realms/{realm}/users/{id}.
 	URLTemplate string `json:"url_template"`
+	// Params are the template's variables but for realm and id, such as group.
+	Params map[string]string `json:"params,omitempty"`
 	// Body is the request's body without credentials.
 	Body json.RawMessage `json:"body,omitempty" seal:"profile"`
+	// Plan names the further calls of the same business action, in order. One that is
+	// missing among the calls of the correlation was never tried.
+	Plan []string `json:"plan,omitempty"`
+	// RequestDigest is set where the call id follows from an idempotency key: the same
+	// key with another digest is another request.
+	RequestDigest string `json:"request_digest,omitempty"`
 }
 
 // ApiCallPreconditionRead records the fresh read on which a command's rule was
@@ -33,12 +41,17 @@ type ApiCallPreconditionRead struct {
 	URLTemplate string    `json:"url_template"`
 	// Attempts are the read's own wire attempts.
 	Attempts []Attempt `json:"attempts"`
-	// Found says whether the user exists; nil where the read failed.
+	// Found says whether what was read exists; nil where the read failed.
 	Found *bool `json:"found,omitempty"`
 	// UserID is the id of the user who was found: the intent has none where the user
 	// was named.
 	UserID  string `json:"user_id,omitempty"`
 	Enabled *bool  `json:"enabled,omitempty"`
+	// Username is that user's name: some of Keycloak's events name nobody otherwise.
+	Username string `json:"username,omitempty" seal:"profile"`
+	// ServiceAccountID is the user id under which Keycloak names keytrail's own client
+	// in its events; empty where that is not known.
+	ServiceAccountID string `json:"service_account_id,omitempty"`
 }
 
 // Attempt is one request on the wire.

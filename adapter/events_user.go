@@ -73,6 +73,8 @@ type Role struct {
 	Name string `json:"name"`
 	// Client is the client's internal UUID.
 	Client string `json:"client,omitempty"`
+	// ClientID is its client_id, where that is known.
+	ClientID string `json:"client_id,omitempty"`
 }
 
 // UserApiRolesChanged records that roles were given directly or taken.
@@ -105,6 +107,9 @@ type UserApiCredentialsChanged struct {
 	// CredentialType is Keycloak's word, such as "password" or "otp".
 	CredentialType string `json:"credential_type,omitempty"`
 	CredentialID   string `json:"credential_id,omitempty"`
+	// Temporary says whether a password that was reset has to be changed at the next
+	// login; nil where that is not known: Keycloak's own event does not tell.
+	Temporary *bool `json:"temporary,omitempty"`
 }
 
 // UserApiFederatedIdentityChanged records that an account at an identity provider was

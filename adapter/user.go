@@ -160,6 +160,10 @@ func (u *User) Apply(e Decoded) {
 		u.changeRoles(p, e)
 	case *UserApiGroupsChanged:
 		u.changeGroups(p, e)
+	case *UserApiOrganizationsChanged:
+		u.changeOrganizations(p, e)
+	case *UserApiCredentialsChanged:
+		u.changeCredentials(p, e)
 	case *UserApiObserved:
 		if p.Present {
 			u.observe(p.Set, p.CreatedAt, e)
@@ -176,10 +180,11 @@ func (u *User) Apply(e Decoded) {
 	u.Version++
 }
 
-// changesState tells changes to the user from mere looks at it.
+// changesState tells changes to the user from mere looks at it, and from what only
+// concerns sessions and e-mails.
 func changesState(p Payload) bool {
 	switch p.(type) {
-	case *UserApiObserved, *UserApiBaselined, nil:
+	case *UserApiObserved, *UserApiBaselined, *UserApiSessionsEnded, *UserApiEmailRequested, nil:
 		return false
 	default:
 		return true

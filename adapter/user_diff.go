@@ -31,6 +31,7 @@ var userFields = []struct {
 	{FieldRoles, func(u User) any { return emptyAsNil(u.Roles) }},
 	{FieldClientRoles, func(u User) any { return cleanAttributes(u.ClientRoles) }},
 	{FieldGroups, func(u User) any { return emptyAsNil(u.Groups) }},
+	{FieldOrganizations, func(u User) any { return emptyAsNil(u.Organizations) }},
 	{FieldLockedUntil, func(u User) any { return deref(u.LockedUntil) }},
 	{"deleted", func(u User) any { return u.Deleted }},
 }
@@ -67,7 +68,7 @@ func deref[T any](p *T) any {
 	return *p
 }
 
-func emptyAsNil(s []string) any {
+func emptyAsNil[T any](s []T) any {
 	if len(s) == 0 {
 		return nil
 	}

@@ -51,6 +51,7 @@ func (*Projection) Types() []string {
 		adapter.TypeUserApiCreated, adapter.TypeUserApiUpdated, adapter.TypeUserApiEnabled,
 		adapter.TypeUserApiDisabled, adapter.TypeUserApiDeleted, adapter.TypeUserApiRolesChanged,
 		adapter.TypeUserApiGroupsChanged, adapter.TypeUserApiCredentialsChanged,
+		adapter.TypeUserApiOrganizationsChanged, adapter.TypeUserApiSessionsEnded, adapter.TypeUserApiEmailRequested,
 		adapter.TypeUserApiFederatedIdentityChanged, adapter.TypeUserApiObserved, adapter.TypeUserApiBaselined,
 	}
 }

@@ -1,0 +1,91 @@
+package adapter
+
+import (
+	"slices"
+	"strings"
+)
+
+// FieldOrganizations is the name of a user's organizations, as it stands in JSON.
+const FieldOrganizations = "organizations"
+
+// UserApiOrganizationsChanged records that a user joined or left organizations.
+type UserApiOrganizationsChanged struct {
+	UserRef
+	Joined []Organization `json:"joined,omitempty"`
+	// Left names organizations by id; the alias is empty where it was not told.
+	Left []Organization `json:"left,omitempty"`
+}
+
+// UserApiSessionsEnded records that an administrator ended all of a user's sessions.
+// It changes nothing of the user's state.
+type UserApiSessionsEnded struct {
+	UserRef
+	Via string `json:"via,omitempty"`
+}
+
+// Kinds of e-mail in UserApiEmailRequested.
+const (
+	EmailVerify         = "verify_email"
+	EmailExecuteActions = "execute_actions"
+)
+
+// UserApiEmailRequested records that Keycloak was made to send a user an e-mail. What
+// becomes of the e-mail is not known. It changes nothing of the user's state.
+type UserApiEmailRequested struct {
+	UserRef
+	// Email is "verify_email" or "execute_actions".
+	Email string `json:"email"`
+	Via   string `json:"via,omitempty"`
+}
+
+// Names of user events about memberships and sessions.
+const (
+	TypeUserApiOrganizationsChanged = "UserApiOrganizationsChanged"
+	TypeUserApiSessionsEnded        = "UserApiSessionsEnded"
+	TypeUserApiEmailRequested       = "UserApiEmailRequested"
+)
+
+// EventType implements Payload.
+func (*UserApiOrganizationsChanged) EventType() string { return TypeUserApiOrganizationsChanged }
+
+// EventType implements Payload.
+func (*UserApiSessionsEnded) EventType() string { return TypeUserApiSessionsEnded }
+
+// EventType implements Payload.
+func (*UserApiEmailRequested) EventType() string { return TypeUserApiEmailRequested }
+
+// actionUpdatePassword is the required action that a temporary password brings along
+// (UserModel.RequiredAction.UPDATE_PASSWORD).
+const actionUpdatePassword = "UPDATE_PASSWORD"
+
+// changeCredentials folds what a new password does to the required actions: a
+// temporary one has to be changed at the next login, a lasting one has not
+// (UserResource.java, resetPassword). Where it is not known which it was, nothing is.
+func (u *User) changeCredentials(p *UserApiCredentialsChanged, e Decoded) {
+	if p.Temporary == nil {
+		return
+	}
+	if *p.Temporary {
+		u.RequiredActions = sortedSet(append(slices.Clone(u.RequiredActions), actionUpdatePassword))
+	} else {
+		u.RequiredActions = without(u.RequiredActions, actionUpdatePassword)
+	}
+	// Of a user whose required actions were never seen, these are not all.
+	if u.Known(FieldRequiredActions) {
+		u.from(FieldRequiredActions, e, false)
+	}
+}
+
+func (u *User) changeOrganizations(p *UserApiOrganizationsChanged, e Decoded) {
+	organizations := slices.Clone(u.Organizations)
+	for _, o := range slices.Concat(p.Left, p.Joined) {
+		organizations = slices.DeleteFunc(organizations, func(have Organization) bool { return have.ID == o.ID })
+	}
+	organizations = append(organizations, p.Joined...)
+	slices.SortFunc(organizations, func(a, b Organization) int { return strings.Compare(a.Alias+"\x00"+a.ID, b.Alias+"\x00"+b.ID) })
+	u.Organizations = slices.CompactFunc(organizations, func(a, b Organization) bool { return a.ID == b.ID })
+	if len(u.Organizations) == 0 {
+		u.Organizations = nil
+	}
+	u.from(FieldOrganizations, e, false)
+}
