@@ -419,12 +419,12 @@ func (w *world) serve(ts *testscript.TestScript, flags []string) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	ready := newReadyWriter()
-	cmd.Stdout, cmd.Stderr = ready, log
+	out := newMatchWriter(servesAt)
+	cmd.Stdout, cmd.Stderr = out, log
 	if w.serving, err = childprocess.Start(cmd, syscall.SIGKILL); err != nil {
 		return err
 	}
-	url, err := ready.wait(w.serving)
+	url, err := awaitAddress(w.serving, out)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, ts.ReadFile("serve.log"))
 	}
@@ -432,32 +432,40 @@ func (w *world) serve(ts *testscript.TestScript, flags []string) error {
 	return nil
 }
 
-// readyWriter takes serve's standard output and tells the address once it is there.
-type readyWriter struct {
-	text  bytes.Buffer
+// servesAt is what serve prints once it serves.
+var servesAt = regexp.MustCompile(`keytrail serves at (\S+)\n`)
+
+// matchWriter keeps a program's standard output and tells the first thing in it that
+// matches. It may be read once the program has ended.
+type matchWriter struct {
+	text  bytes.Buffer // not embedded: its ReadFrom would get past Write
+	match *regexp.Regexp
 	found chan string
 }
 
-var servesAt = regexp.MustCompile(`keytrail serves at (\S+)\n`)
-
-func newReadyWriter() *readyWriter { return &readyWriter{found: make(chan string, 1)} }
-
-func (w *readyWriter) Write(b []byte) (int, error) {
-	w.text.Write(b)
-	if m := servesAt.FindSubmatch(w.text.Bytes()); m != nil {
-		select {
-		case w.found <- string(m[1]):
-		default:
-		}
-	}
-	return len(b), nil
+func newMatchWriter(match *regexp.Regexp) *matchWriter {
+	return &matchWriter{match: match, found: make(chan string, 1)}
 }
 
-func (w *readyWriter) wait(p *childprocess.Process) (string, error) {
+func (w *matchWriter) Write(b []byte) (int, error) {
+	n, err := w.text.Write(b)
+	if m := w.match.FindSubmatch(w.text.Bytes()); m != nil {
+		select {
+		case w.found <- string(m[1]):
+		default: // it has been told, and nobody has asked
+		}
+	}
+	return n, err
+}
+
+func (w *matchWriter) String() string { return w.text.String() }
+
+// awaitAddress waits until a serve says where it serves.
+func awaitAddress(p *childprocess.Process, out *matchWriter) (string, error) {
 	timer := time.NewTimer(waitLimit)
 	defer timer.Stop()
 	select {
-	case url := <-w.found:
+	case url := <-out.found:
 		return url, nil
 	case <-p.Done():
 		return "", fmt.Errorf("serve ended while starting: %w", cmp.Or(p.Err(), errors.New("exit status 0")))
