@@ -131,6 +131,9 @@ type Echo struct {
 	KeycloakEventID string    `json:"keycloak_event_id,omitempty"`
 	// OccurredAt is Keycloak's time of the event.
 	OccurredAt time.Time `json:"occurred_at"`
+	// UserID is the user whom the event is about. Where the answer to a creation was
+	// lost, nothing else tells it.
+	UserID string `json:"user_id,omitempty"`
 	// MatchedBy is "stamp" where the call's id was in the event, or "delete" where a
 	// bodyless delete was matched by user, operation and actor.
 	MatchedBy string `json:"matched_by"`

@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,8 +29,10 @@ type call struct {
 	// outcome is the type of the last outcome event, "" while the call is open.
 	outcome string
 	// userID is the intent's, or that of the user whom the fresh read found.
-	userID    string
-	attempts  int
+	userID   string
+	attempts int
+	// version is that of the stream when the call was loaded.
+	version   eventstore.Version
 	echoed    bool
 	matchedBy string
 }
@@ -146,8 +149,9 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 	if !ok {
 		return call{}, false, nil
 	}
-	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID}
+	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID, version: events[0].Version}
 	for _, e := range events[1:] {
+		c.version = e.Version
 		if p, ok := e.Payload.(*adapter.ApiCallPreconditionRead); ok && c.userID == "" {
 			c.userID = p.UserID
 		}
@@ -169,24 +173,46 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 // the echo adds none. A call whose answer was lost is proved by its echo: it has
 // succeeded, and its user event follows from here. A call that counts as failed was
 // done after all: the change is real and told as such.
+//
+// Which of these it is may be decided at this very moment: the command appends its
+// outcome at the version that it knows, and so does this, so that one of the two sees
+// what the other has written.
 func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
-	keycloakEventID := ""
+	for {
+		err := i.recordEchoAt(ctx, d, c, change)
+		var conflict *eventstore.ConflictError
+		if !errors.As(err, &conflict) || conflict.Stream != adapter.CallStream(c.id) {
+			return err
+		}
+		// Each conflict is an event more on a stream that ends.
+		matchedBy := c.matchedBy
+		if c, _, err = i.loadCall(ctx, c.id); err != nil {
+			return err
+		}
+		c.matchedBy = matchedBy
+	}
+}
+
+func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
+	keycloakEventID, userID := "", ""
 	if p, ok := d.Payload.(*adapter.AdminEventReceived); ok {
-		keycloakEventID = p.KeycloakEventID
+		keycloakEventID, userID = p.KeycloakEventID, keycloak.ParseResourcePath(p.ResourcePath).UserID
 	}
 	meta := i.meta(d, c.requested.CorrelationID, d.ID)
 	meta.CallID = &c.id
 	echoed, err := i.Codec.Encode(ctx, adapter.Draft{
 		ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".echo", 0),
 		Payload: &adapter.ApiCallEchoed{CallID: c.id, Echo: adapter.Echo{
-			DeliveryEventID: d.ID, KeycloakEventID: keycloakEventID, OccurredAt: d.OccurredAt, MatchedBy: c.matchedBy,
+			DeliveryEventID: d.ID, KeycloakEventID: keycloakEventID, OccurredAt: d.OccurredAt, UserID: userID, MatchedBy: c.matchedBy,
 		}},
 		OccurredAt: d.OccurredAt, Meta: meta,
 	})
 	if err != nil {
 		return err
 	}
-	onCall := eventstore.StreamAppend{Stream: adapter.CallStream(c.id), Events: []eventstore.NewEvent{echoed}}
+	onCall := eventstore.StreamAppend{
+		Stream: adapter.CallStream(c.id), Expected: eventstore.ExpectVersion(c.version), Events: []eventstore.NewEvent{echoed},
+	}
 	if c.outcome != adapter.TypeApiCallOutcomeUnknown && c.outcome != adapter.TypeApiCallFailed {
 		return i.append(ctx, onCall)
 	}

@@ -4,12 +4,14 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -355,13 +357,27 @@ func (c *Commands) stopBefore(ctx context.Context, rec *recording, userID string
 func (c *Commands) finish(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	for {
+		pending, last := slices.Clone(rec.pending), rec.last
+		out, err := c.conclude(ctx, rec, userID, cause, success)
+		if !errors.Is(err, errProved) {
+			return out, err
+		}
+		// The verdict that nobody knows came too late: judge again.
+		rec.pending, rec.last = pending, last
+	}
+}
+
+func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
 	v := judge(rec.method, rec.attempts, cause)
 	if v.status == adapter.CallUnknown {
 		// The echo may have come before the answer was given up.
 		if err := rec.catchUp(ctx); err == nil && rec.proved {
 			v = verdict{status: adapter.CallSucceeded, code: v.code, note: "the answer was lost; Keycloak's own event proves that it was done"}
+			userID = cmp.Or(userID, rec.provedUser)
 		}
 	}
+	rec.unsure = v.status == adapter.CallUnknown
 	now := c.Clock()
 	took := milliseconds(now.Sub(rec.started))
 	out := Outcome{CallID: rec.callID, CorrelationID: rec.meta.CorrelationID, Status: v.status, Realm: rec.realm, UserID: userID}
@@ -433,6 +449,9 @@ func (c *Commands) commit(ctx context.Context, rec *recording, others []eventsto
 	wait := 50 * time.Millisecond
 	for {
 		err := rec.flush(ctx, others)
+		if errors.Is(err, errProved) {
+			return err
+		}
 		if err == nil || !errors.Is(err, eventstore.ErrUnavailable) {
 			return c.lost(rec, err)
 		}

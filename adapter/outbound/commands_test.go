@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -333,6 +335,91 @@ func TestAnEchoSettlesAnUnknownOutcome(t *testing.T) {
 	require.Equal(t, "left the company", events[1].Meta.Reason)
 	b.pull()
 	require.Len(t, b.events(adapter.UserStream("acme", bob)), 2)
+}
+
+// keycloakThen is a Keycloak after whose writes something happens.
+type keycloakThen struct {
+	outbound.Keycloak
+	then func()
+}
+
+func (k keycloakThen) CreateUser(ctx context.Context, realm string, body admin.UserBody) (string, error) {
+	id, err := k.Keycloak.CreateUser(ctx, realm, body)
+	k.then()
+	return id, err
+}
+
+func (k keycloakThen) UpdateUser(ctx context.Context, realm, id string, body admin.UserBody) error {
+	err := k.Keycloak.UpdateUser(ctx, realm, id, body)
+	k.then()
+	return err
+}
+
+// storeBefore is a store before whose appends of one type something happens, once.
+type storeBefore struct {
+	outbound.Store
+	eventType string
+	then      func()
+	once      sync.Once
+}
+
+func (s *storeBefore) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
+	for _, a := range appends {
+		if slices.ContainsFunc(a.Events, func(e eventstore.NewEvent) bool { return e.Type == s.eventType }) {
+			s.once.Do(s.then)
+		}
+	}
+	return s.Store.Append(ctx, appends...)
+}
+
+// The echo of a call whose answer is lost comes when it likes: while the answer is
+// still waited for, between the verdict that nobody knows and its record, and so that
+// this verdict is recorded before the echo is. The change is told once, each time.
+func TestAnEchoComesWhileTheAnswerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(b *bundle, command func()){
+		"before the verdict": func(b *bundle, command func()) {
+			b.commands.Keycloak = keycloakThen{b.client, b.pull}
+			command()
+		},
+		"before the verdict is recorded": func(b *bundle, command func()) {
+			b.commands.Store = &storeBefore{Store: b.store, eventType: adapter.TypeApiCallOutcomeUnknown, then: b.pull}
+			command()
+		},
+		"and is read before the verdict is recorded": func(b *bundle, command func()) {
+			written, proceed, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			b.commands.Keycloak = keycloakThen{b.client, func() { close(written); <-proceed }}
+			b.interp.Store = &storeBefore{Store: b.store, eventType: adapter.TypeApiCallEchoed, then: func() { close(proceed); <-done }}
+			go func() { defer close(done); command() }()
+			<-written
+			b.pull()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			var out outbound.Outcome
+			run(b, func() {
+				b.keycloak.Inject(keycloaktest.Fault{Method: http.MethodPost, Pattern: usersPath, DropAfter: true, Times: 1})
+				out, _ = b.commands.CreateUser(b.ctx, "acme", outbound.NewUser{Profile: adapter.Profile{Username: adapter.Set("bob")}})
+			})
+			b.pull()
+			created := b.call(out.CallID)
+			require.Equal(t, adapter.CallSucceeded, created.Status)
+			require.Equal(t, "echo", created.ResolvedBy)
+			require.NotEmpty(t, created.UserID, "only the echo tells who was created")
+			bob := adapter.UserStream("acme", created.UserID)
+			require.Equal(t, []string{adapter.TypeUserApiCreated}, b.types(bob))
+
+			run(b, func() {
+				b.keycloak.Inject(keycloaktest.Fault{Method: http.MethodPut, Pattern: userPath, DropAfter: true, Times: 1})
+				out, _ = b.commands.UpdateUser(b.ctx, "acme", outbound.UserRef{ID: created.UserID}, adapter.Profile{LastName: adapter.Set("Stone")})
+			})
+			b.pull()
+			require.Equal(t, adapter.CallSucceeded, b.call(out.CallID).Status)
+			require.Equal(t, []string{adapter.TypeUserApiCreated, adapter.TypeUserApiUpdated}, b.types(bob))
+		})
+	}
 }
 
 func TestADeleteIsMatchedWithoutAStamp(t *testing.T) {

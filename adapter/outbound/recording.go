@@ -122,8 +122,12 @@ type recording struct {
 	fault    error
 	// last is the newest event of the call, the cause of the next.
 	last uuid.UUID
-	// proved is true once Keycloak's own event has shown that the call was done.
-	proved bool
+	// proved is true once Keycloak's own event has shown that the call was done, to the
+	// user with the id provedUser.
+	proved     bool
+	provedUser string
+	// unsure is true while the verdict that is pending is that nobody knows.
+	unsure bool
 }
 
 func (r *recording) beforeAttempt(ctx context.Context) error {
@@ -189,8 +193,14 @@ func (r *recording) flush(ctx context.Context, others []eventstore.StreamAppend)
 		if err := r.catchUp(ctx); err != nil {
 			return err
 		}
+		if r.unsure && r.proved {
+			return errProved
+		}
 	}
 }
+
+// errProved says that the echo came before the verdict that nobody knows.
+var errProved = errors.New("the echo was faster than the verdict")
 
 // catchUp reads what others have appended to the call's stream.
 func (r *recording) catchUp(ctx context.Context) error {
@@ -199,8 +209,16 @@ func (r *recording) catchUp(ctx context.Context) error {
 			return fmt.Errorf("reading call %s again: %w", r.callID, err)
 		}
 		r.version = e.Version
-		if e.Type == adapter.TypeApiCallEchoed {
-			r.proved = true
+		if e.Type != adapter.TypeApiCallEchoed {
+			continue
+		}
+		echo, err := r.commands.Codec.Decode(ctx, e)
+		if err != nil {
+			return fmt.Errorf("reading the echo of call %s: %w", r.callID, err)
+		}
+		r.proved = true
+		if p, ok := echo.Payload.(*adapter.ApiCallEchoed); ok {
+			r.provedUser = p.UserID
 		}
 	}
 	return nil
