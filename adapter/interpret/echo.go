@@ -76,7 +76,10 @@ const deleteWindow = 15 * time.Minute
 // findDelete looks for the call of ours that deleted a user. A delete has no body to
 // carry a stamp, but a user is deleted once.
 func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, p *adapter.AdminEventReceived, userID string) (call, bool, error) {
-	if d.Meta.Actor == nil || d.Meta.Actor.ID == "" {
+	// We work as a service account, so a person is somebody else who was faster. A pulled
+	// event tells no name: it may be ours.
+	actor := d.Meta.Actor
+	if actor == nil || actor.ID == "" || (actor.Username != "" && actor.Type != adapter.ActorServiceAccount) {
 		return call{}, false, nil
 	}
 	query := eventstore.LogQuery{

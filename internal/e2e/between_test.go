@@ -48,6 +48,9 @@ type fault struct {
 	times        int
 	// status is answered, and Keycloak not asked; 0 asks Keycloak, and loses the answer.
 	status int
+	// held, where not nil, holds the request up and then lets it pass: it tells of the
+	// request by a value, and goes on when it gets one.
+	held chan struct{}
 }
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -94,6 +97,11 @@ func (p *proxy) take(r *http.Request) (fault, bool) {
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f, faulty := p.take(r)
+	if f.held != nil {
+		f.held <- struct{}{}
+		<-f.held
+		faulty = false
+	}
 	answer := httptest.NewRecorder()
 	if faulty && f.status != 0 {
 		answer.WriteHeader(f.status)

@@ -194,9 +194,23 @@ func commandsInProcess(t *testing.T, b *bundle) (eve string) {
 	resolved := b.call(unknown)
 	require.Equal(t, adapter.CallSucceeded, resolved.Status)
 	require.Equal(t, "echo", resolved.ResolvedBy)
-	b.untilStory(eve, append(before, adapter.TypeUserApiEnabled)...)
+	before = append(before, adapter.TypeUserApiEnabled)
+	b.untilStory(eve, before...)
 	told := adapter.UserHistory(b.stream(adapter.UserStream(realm, eve)))
 	require.Equal(t, "came back, ticket HR-18", told[len(told)-1].Reason, "told with the command's reason")
+
+	// Lost answers whose echoes come at that very moment, before or after the verdict.
+	for i := range 10 {
+		b.proxy.inject(fault{method: http.MethodPut, path: "/users/" + eve, times: 1})
+		out, err := commands.UpdateUser(as("racing"), realm, ref, adapter.Profile{LastName: adapter.Set(fmt.Sprintf("Moss %d", i))})
+		if err != nil {
+			require.Equal(t, adapter.CodeOutcomeUnknown, adapter.CodeOf(err))
+		}
+		b.until("the proof of call "+out.CallID.String(), func() bool { return b.call(out.CallID).Status == adapter.CallSucceeded })
+		require.Equal(t, "echo", b.call(out.CallID).ResolvedBy)
+		before = append(before, adapter.TypeUserApiUpdated)
+		b.untilStory(eve, before...)
+	}
 
 	// A user who goes.
 	out, err = commands.CreateUser(as("a mistake"), realm, outbound.NewUser{Profile: adapter.Profile{Username: adapter.Set("mallory")}})
@@ -209,6 +223,25 @@ func commandsInProcess(t *testing.T, b *bundle) (eve string) {
 	b.untilEchoed(out.CallID)
 	require.Equal(t, "delete", b.call(out.CallID).Echo.MatchedBy, "a delete has no body to be stamped")
 	b.untilStory(mallory, adapter.TypeUserApiCreated, adapter.TypeUserApiDeleted)
+
+	// Somebody else is faster: the deletion is theirs, and our call has failed.
+	out, err = commands.CreateUser(as("another mistake"), realm, outbound.NewUser{Profile: adapter.Profile{Username: adapter.Set("trent")}})
+	require.NoError(t, err)
+	b.untilEchoed(out.CallID)
+	trent, held, late := out.UserID, make(chan struct{}), make(chan error, 1)
+	b.proxy.inject(fault{method: http.MethodDelete, path: "/users/" + trent, times: 1, held: held})
+	go func() {
+		_, err := commands.DeleteUser(as("undone"), realm, outbound.UserRef{ID: trent})
+		late <- err
+	}()
+	<-held
+	b.admin(http.MethodDelete, "/users/"+trent, nil)
+	b.untilStory(trent, adapter.TypeUserApiCreated, adapter.TypeUserApiDeleted)
+	held <- struct{}{}
+	require.Equal(t, adapter.CodeUserNotFound, adapter.CodeOf(<-late))
+	gone := adapter.UserHistory(b.stream(adapter.UserStream(realm, trent)))[1]
+	require.Equal(t, b.server.AdminUser, gone.Actor.Username)
+
 	_, err = commands.DeleteUser(as("once more"), realm, outbound.UserRef{ID: mallory})
 	require.Equal(t, adapter.CodeUserNotFound, adapter.CodeOf(err))
 	return eve
@@ -327,7 +360,7 @@ func inspect(t *testing.T, b *bundle, grace, eve string, began time.Time) {
 	for _, f := range failures.Items {
 		kinds = append(kinds, string(f.Kind)+" "+string(f.Code))
 	}
-	require.Equal(t, []string{"call_failed keycloak_conflict"}, kinds, "the unknown call is known by now")
+	require.Equal(t, []string{"call_failed user_not_found", "call_failed keycloak_conflict"}, kinds, "the unknown call is known by now")
 	page, err := b.app.Failures.List(t.Context(), trace.FailureQuery{})
 	require.NoError(t, err)
 	text = words(t, func(w *strings.Builder) error { return trace.WriteFailures(w, page, trace.Options{}) })
