@@ -65,8 +65,10 @@ type bundle struct {
 	realm  *kcserver.Realm
 	proxy  *proxy
 	tap    *tap
-	poll   time.Duration
-	store  string
+	// poll and compare are how often stored events are pulled and the realm is
+	// reconciled without being asked; 0 is never.
+	poll, compare time.Duration
+	store         string
 	// listen is the same over restarts, as the webhook's address is.
 	listen string
 	secret string
@@ -94,10 +96,9 @@ func setup(t *testing.T, store string, o options) *bundle {
 	return b
 }
 
-// start runs keytrail until stop.
-func (b *bundle) start() {
-	b.t.Helper()
-	cfg, err := config.Load(config.Input{Env: []string{
+// environment configures keytrail, as a process of its own too.
+func (b *bundle) environment() []string {
+	return []string{
 		"KEYTRAIL_STORE_URL=" + b.store,
 		"KEYTRAIL_LISTEN=" + b.listen,
 		"KEYTRAIL_WEBHOOK_SECRET=" + b.secret,
@@ -107,10 +108,16 @@ func (b *bundle) start() {
 		"KEYTRAIL_KEYCLOAK_CLIENT_SECRET=" + b.realm.ClientSecret,
 		"KEYTRAIL_KEYCLOAK_AUTH_REALM=" + b.realm.Name,
 		"KEYTRAIL_POLL_INTERVAL=" + b.poll.String(),
-		"KEYTRAIL_RECONCILE_INTERVAL=0",
+		"KEYTRAIL_RECONCILE_INTERVAL=" + b.compare.String(),
 		// A difference is judged at once: the tests say when the dust has settled.
 		"KEYTRAIL_RECONCILE_SETTLE=0",
-	}})
+	}
+}
+
+// start runs keytrail until stop.
+func (b *bundle) start() {
+	b.t.Helper()
+	cfg, err := config.Load(config.Input{Env: b.environment()})
 	require.NoError(b.t, err)
 	require.NoError(b.t, app.Migrate(b.t.Context(), cfg))
 	logger, err := telemetry.NewLogger(b.log, "json", slog.LevelDebug, nil)

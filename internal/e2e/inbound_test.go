@@ -1,12 +1,14 @@
 package e2e_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -90,6 +92,12 @@ func TestPush(t *testing.T) {
 		})
 		require.NoError(t, err)
 		b.untilStory(bob, adapter.TypeUserApiCreated)
+		b.changeOwnProfile("bob", "battery staple", object{"username": "bob", "email": "bob@example.com", "firstName": "Robert", "lastName": "Stone"})
+		b.untilStory(bob, adapter.TypeUserApiCreated, adapter.TypeUserApiUpdated)
+		require.Equal(t, "Robert", *b.believed(bob).FirstName)
+		own := adapter.UserHistory(b.stream(adapter.UserStream(b.realm.Name, bob)))[1]
+		require.Equal(t, bob, own.Actor.ID, "by his own hand")
+
 		carol := b.create("/users", object{"username": "carol"})
 		b.untilStory(carol, adapter.TypeUserApiCreated)
 		require.False(t, b.believed(carol).Enabled, "Keycloak's default")
@@ -123,10 +131,25 @@ func TestPush(t *testing.T) {
 	})
 }
 
+// changeOwnProfile is what the account console does for a user who is logged in.
+func (b *bundle) changeOwnProfile(username, password string, profile object) {
+	b.t.Helper()
+	token, err := b.realm.LogIn(b.t.Context(), username, password)
+	require.NoError(b.t, err)
+	body, err := json.Marshal(profile)
+	require.NoError(b.t, err)
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, b.server.URL+"/realms/"+b.realm.Name+"/account", bytes.NewReader(body))
+	require.NoError(b.t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	status, answer := b.send(req)
+	require.Equal(b.t, http.StatusNoContent, status, "%s", answer)
+}
+
 // The safety net: what no webhook brought is pulled, and nothing is there twice.
 func TestPull(t *testing.T) {
 	t.Parallel()
-	o := options{poll: 200_000_000, settings: cast} // 200 ms
+	o := options{poll: 200 * time.Millisecond, settings: cast}
 	onBothStores(t, o, func(t *testing.T, b *bundle) {
 		// Before keytrail has ever run: more than one page of stored events.
 		var many []object
