@@ -81,11 +81,16 @@ func (u *User) changeOrganizations(p *UserApiOrganizationsChanged, e Decoded) {
 	for _, o := range slices.Concat(p.Left, p.Joined) {
 		organizations = slices.DeleteFunc(organizations, func(have Organization) bool { return have.ID == o.ID })
 	}
-	organizations = append(organizations, p.Joined...)
-	slices.SortFunc(organizations, func(a, b Organization) int { return strings.Compare(a.Alias+"\x00"+a.ID, b.Alias+"\x00"+b.ID) })
-	u.Organizations = slices.CompactFunc(organizations, func(a, b Organization) bool { return a.ID == b.ID })
-	if len(u.Organizations) == 0 {
-		u.Organizations = nil
-	}
+	u.Organizations = sortOrganizations(append(organizations, p.Joined...))
 	u.from(FieldOrganizations, e, false)
+}
+
+// sortOrganizations orders organizations by alias, each once; nil for none.
+func sortOrganizations(organizations []Organization) []Organization {
+	if len(organizations) == 0 {
+		return nil
+	}
+	organizations = slices.Clone(organizations)
+	slices.SortFunc(organizations, func(a, b Organization) int { return strings.Compare(a.Alias+"\x00"+a.ID, b.Alias+"\x00"+b.ID) })
+	return slices.CompactFunc(organizations, func(a, b Organization) bool { return a.ID == b.ID })
 }

@@ -35,6 +35,8 @@ type UserChange struct {
 	// Inferred names the fields whose value follows from the request and was not read
 	// back: Keycloak drops unmanaged attributes without an error.
 	Inferred []string `json:"inferred,omitempty"`
+	// Unfolded says why the event does not tell what was changed; the user is then read.
+	Unfolded string `json:"unfolded,omitempty"`
 	// Via says by which way the change came: "admin", "registration", "account",
 	// "import", "command", "email_verification", "lockout".
 	Via string `json:"via,omitempty"`
@@ -82,6 +84,8 @@ type UserApiRolesChanged struct {
 	UserRef
 	Added   []Role `json:"added,omitempty"`
 	Removed []Role `json:"removed,omitempty"`
+	// Unfolded says why the event does not tell which roles; the user is then read.
+	Unfolded string `json:"unfolded,omitempty"`
 }
 
 // Group is a group by id and full path.
@@ -128,6 +132,10 @@ type UserApiObserved struct {
 	// Present is false where Keycloak said that the user does not exist.
 	Present bool    `json:"present"`
 	Set     Profile `json:"set" seal:"profile"`
+	Memberships
+	// Complete is true for a read of all that is folded. It settles what events left
+	// open; one of some fields does not.
+	Complete bool `json:"complete,omitempty"`
 	// CreatedAt is Keycloak's creation time of the user.
 	CreatedAt *time.Time `json:"user_created_at,omitempty"`
 	// Because says why it was read.
@@ -137,7 +145,8 @@ type UserApiObserved struct {
 // UserApiBaselined records that a live user was adopted as the starting point.
 type UserApiBaselined struct {
 	UserRef
-	Set       Profile    `json:"set" seal:"profile"`
+	Set Profile `json:"set" seal:"profile"`
+	Memberships
 	CreatedAt *time.Time `json:"user_created_at,omitempty"`
 	RunID     string     `json:"run_id,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
@@ -189,7 +190,7 @@ var (
 	keyColumns = []string{"realm", "user_id"}
 	columns    = []string{
 		"realm", "user_id", "username", "email", "enabled", "deleted", "search", "state",
-		"version", "position", "last_occurred_at", "updated_at",
+		"version", "position", "last_occurred_at", "updated_at", "unread_since",
 	}
 )
 
@@ -203,9 +204,14 @@ func (r *row) values(k key) ([]any, error) {
 	if u.Email != nil {
 		email = projections.CleanText(*u.Email)
 	}
+	var unread time.Time
+	if u.Unread != nil {
+		unread = u.Unread.Since
+	}
 	return []any{
 		k.realm, k.userID, projections.CleanText(u.Username), email, u.Enabled, u.Deleted, searchText(u), string(state),
 		int64(u.Version), int64(r.newest.Position), projections.FormatRequired(u.Last.At), projections.FormatRequired(r.newest.RecordedAt),
+		projections.FormatTime(unread),
 	}, nil
 }
 

@@ -4,10 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/projections"
 )
+
+// Unread returns users of whom events have left something open before the time given,
+// the longest open first.
+func (q *Queries) Unread(ctx context.Context, before time.Time, limit int) ([]adapter.User, error) {
+	return q.many(ctx, selectStates+` WHERE unread_since IS NOT NULL AND unread_since <= $1 ORDER BY unread_since LIMIT $2`,
+		projections.FormatTime(before), limit)
+}
 
 // Users returns the users of these ids, deleted ones included, by id; ids never heard
 // of are left out.

@@ -14,6 +14,7 @@ CREATE TABLE {users} (
   version          {int}  NOT NULL, -- of the user's stream
   position         {int}  NOT NULL, -- of the newest event folded
   last_occurred_at {time} NOT NULL,
+  unread_since     {time},          -- when something was left open that a read settles
   updated_at       {time} NOT NULL, -- when that newest event was recorded
   PRIMARY KEY (realm, user_id)
 );
@@ -23,3 +24,5 @@ CREATE INDEX {index}_username ON {users} (realm, username, user_id);
 CREATE INDEX {index}_email ON {users} (realm, email) WHERE email IS NOT NULL;
 
 CREATE INDEX {index}_user_id ON {users} (user_id);
+
+CREATE INDEX {index}_unread ON {users} (unread_since) WHERE unread_since IS NOT NULL;

@@ -1,0 +1,78 @@
+package adapter_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// arrived is e as the nth event on the user's stream.
+func arrived(n eventstore.Version, e adapter.Decoded) adapter.Decoded {
+	e.Version = n
+	return e
+}
+
+func named(first string) *adapter.UserApiUpdated {
+	return &adapter.UserApiUpdated{UserChange: change(adapter.Profile{FirstName: adapter.Set(first)})}
+}
+
+func TestDoubtMakesAReadDue(t *testing.T) {
+	t.Parallel()
+	read := func(after time.Duration, complete bool) adapter.Decoded {
+		return happened(after, &adapter.UserApiObserved{UserRef: ref, Present: true, Complete: complete, Set: adapter.Profile{FirstName: adapter.Set("A")}})
+	}
+	for name, c := range map[string]struct {
+		events []adapter.Decoded
+		unread bool
+	}{
+		"changes far apart":    {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(2*time.Second, named("B")))}, false},
+		"changes close by":     {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(1999*time.Millisecond, named("B")))}, true},
+		"the same value twice": {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(time.Millisecond, named("A")))}, false},
+		"arrived the other way round": {
+			[]adapter.Decoded{arrived(2, happened(0, named("A"))), arrived(1, happened(time.Hour, named("B")))}, true,
+		},
+		"attributes asked for": {[]adapter.Decoded{arrived(1, happened(0, &adapter.UserApiUpdated{UserChange: adapter.UserChange{
+			UserRef: ref, Set: adapter.Profile{Attributes: adapter.Set(map[string][]string{"a": {"b"}})}, Inferred: []string{adapter.FieldAttributes},
+		}}))}, true},
+		"a client known by UUID only": {[]adapter.Decoded{arrived(1, happened(0, &adapter.UserApiRolesChanged{
+			UserRef: ref, Added: []adapter.Role{{Name: "viewer", Client: "9bd4e09f"}},
+		}))}, true},
+		"something, not told what": {[]adapter.Decoded{arrived(1, happened(0, &adapter.UserApiRolesChanged{UserRef: ref, Unfolded: "no representation"}))}, true},
+		"read since": {[]adapter.Decoded{
+			arrived(1, happened(0, named("A"))), arrived(2, happened(time.Second, named("B"))), arrived(3, read(2*time.Second, true)),
+		}, false},
+		"read in part": {[]adapter.Decoded{
+			arrived(1, happened(0, named("A"))), arrived(2, happened(time.Second, named("B"))), arrived(3, read(2*time.Second, false)),
+		}, true},
+		"gone": {[]adapter.Decoded{
+			arrived(1, happened(0, named("A"))), arrived(2, happened(time.Second, named("B"))),
+			arrived(3, happened(2*time.Second, &adapter.UserApiDeleted{UserRef: ref})),
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := fold(t, c.events...)
+			require.Equal(t, c.unread, u.Unread != nil, "%+v", u.Unread)
+		})
+	}
+}
+
+func TestAReadNamesTheClients(t *testing.T) {
+	t.Parallel()
+	given := &adapter.UserApiRolesChanged{UserRef: ref, Added: []adapter.Role{{Name: "viewer", Client: "uuid-1"}}}
+	events := []adapter.Decoded{
+		arrived(1, happened(0, given)),
+		arrived(2, happened(time.Minute, &adapter.UserApiObserved{UserRef: ref, Present: true, Complete: true, Memberships: adapter.Memberships{
+			ClientRoles: adapter.Set(map[string][]string{"shop": {"viewer"}}), Clients: map[string]string{"uuid-1": "shop"},
+		}})),
+		arrived(3, happened(time.Hour, &adapter.UserApiRolesChanged{UserRef: ref, Added: []adapter.Role{{Name: "editor", Client: "uuid-1"}}})),
+	}
+	require.Equal(t, map[string][]string{"uuid-1": {"viewer"}}, fold(t, events[0]).ClientRoles)
+	u := fold(t, events...)
+	require.Equal(t, map[string][]string{"shop": {"editor", "viewer"}}, u.ClientRoles)
+	require.Nil(t, u.Unread)
+}
