@@ -43,3 +43,16 @@ func writeChunks(ctx context.Context, tx *sql.Tx, d Dialect, doing, head, tail s
 		return nil
 	})
 }
+
+// maxKeyText bounds texts in indexes: PostgreSQL refuses index rows above 2,704 bytes.
+const maxKeyText = 400
+
+// KeyText is s as a column that is indexed can hold it: cleaned, and cut where it is
+// longer than any name of Keycloak's. What it is compared with has to be cut too.
+func KeyText(s string) string {
+	s = CleanText(s)
+	if len(s) <= maxKeyText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxKeyText], "")
+}

@@ -137,7 +137,7 @@ func values(id string, a adapter.AuditEntry) ([]any, error) {
 	if a.Actor != nil {
 		actor = *a.Actor
 	}
-	clean := projections.CleanText
+	clean := projections.KeyText
 	return []any{
 		id, projections.FormatRequired(a.OccurredAt), int64(a.Position), clean(a.Realm), clean(a.EventType), clean(a.Action),
 		clean(actor.ID), clean(actor.Username), clean(a.UserID), clean(strings.ToLower(a.Username)), string(entry),

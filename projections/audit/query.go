@@ -77,14 +77,14 @@ func statement(f Filter, limit int, cursor string) (string, []any, error) {
 	}
 	where := "1 = 1"
 	if f.Realm != "" {
-		where += " AND realm = " + arg(projections.CleanText(f.Realm))
+		where += " AND realm = " + arg(projections.KeyText(f.Realm))
 	}
 	if f.Type != "" {
 		column := "action"
 		if slices.Contains(types, f.Type) {
 			column = "event_type"
 		}
-		where += " AND " + column + " = " + arg(projections.CleanText(f.Type))
+		where += " AND " + column + " = " + arg(projections.KeyText(f.Type))
 	}
 	if !f.From.IsZero() {
 		where += " AND occurred_at >= " + arg(projections.FormatTime(f.From))
@@ -108,11 +108,11 @@ func statement(f Filter, limit int, cursor string) (string, []any, error) {
 	}
 	branches := []string{where}
 	if f.Actor != "" {
-		actor := arg(projections.CleanText(f.Actor))
+		actor := arg(projections.KeyText(f.Actor))
 		branches = either(branches, "actor_id", actor, "actor_username", actor)
 	}
 	if f.User != "" {
-		id, name := arg(projections.CleanText(f.User)), arg(projections.CleanText(strings.ToLower(f.User)))
+		id, name := arg(projections.KeyText(f.User)), arg(projections.CleanText(strings.ToLower(f.User)))
 		branches = either(branches, "user_id", id, "username", name)
 	}
 	const newestFirst = " ORDER BY occurred_at DESC, position DESC LIMIT "
