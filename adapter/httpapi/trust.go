@@ -11,6 +11,9 @@ import (
 	"github.com/keytrail/keytrail/adapter"
 )
 
+// LoopbackTrust is loopbackTrust for the pages, which follow the same rule.
+func LoopbackTrust(r *http.Request) string { return loopbackTrust(r) }
+
 // loopbackTrust reports why a request is not to be trusted without a secret, and ""
 // where it is. Nobody but this machine can have sent a request that comes from a
 // loopback address; one that names another host was led here by a manipulated name
