@@ -115,7 +115,7 @@ func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 	a := AuditOf(e)
 	ref := p.User()
 	a.Realm, a.UserID, a.Username = ref.Realm, ref.UserID, u.Username
-	a.Changes = auditChanges(before, *u)
+	a.Changes = learned(before, *u)
 	a.Outcome = AuditSucceeded
 	switch p := e.Payload.(type) {
 	case *UserApiCreated:
@@ -173,26 +173,6 @@ func AuditOf(e Decoded) AuditEntry {
 
 func (a *AuditEntry) fromChange(c UserChange) {
 	a.Inferred, a.Via = c.Inferred, c.Via
-}
-
-// auditChanges is DiffUsers for people who were not there: what was not known before
-// has no old value, and a field that becomes known is a change even where its value is
-// the one that an unknown field happens to have.
-func auditChanges(before, after User) []FieldChange {
-	changes := []FieldChange{}
-	for _, f := range userFields {
-		o, n := f.get(before), f.get(after)
-		differs := !equal(o, n)
-		// Whether a user is deleted is always known.
-		if f.name != "deleted" && !before.Known(f.name) {
-			o = nil
-			differs = differs || (after.Known(f.name) && n != nil)
-		}
-		if differs {
-			changes = append(changes, FieldChange{Field: f.name, Old: o, New: n})
-		}
-	}
-	return changes
 }
 
 func roleNames(roles []Role) []string {

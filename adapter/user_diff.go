@@ -14,6 +14,9 @@ type FieldChange struct {
 	New   any    `json:"new"`
 }
 
+// fieldDeleted is always known: a user of whom there is an event was not deleted before.
+const fieldDeleted = "deleted"
+
 // userFields reads a user's comparable fields, with empty collections and missing
 // ones made equal.
 var userFields = []struct {
@@ -33,7 +36,7 @@ var userFields = []struct {
 	{FieldGroups, func(u User) any { return emptyAsNil(u.Groups) }},
 	{FieldOrganizations, func(u User) any { return emptyAsNil(u.Organizations) }},
 	{FieldLockedUntil, func(u User) any { return deref(u.LockedUntil) }},
-	{"deleted", func(u User) any { return u.Deleted }},
+	{fieldDeleted, func(u User) any { return u.Deleted }},
 }
 
 // DiffUsers returns the fields in which two states of a user differ, all of them or
@@ -46,6 +49,25 @@ func DiffUsers(before, after User, fields ...string) []FieldChange {
 		}
 		o, n := f.get(before), f.get(after)
 		if !equal(o, n) {
+			changes = append(changes, FieldChange{Field: f.name, Old: o, New: n})
+		}
+	}
+	return changes
+}
+
+// learned is DiffUsers for people who were not there: what was not known before has no
+// old value, and a field that becomes known is a change even where its value is the
+// one that an unknown field happens to have.
+func learned(before, after User) []FieldChange {
+	changes := []FieldChange{}
+	for _, f := range userFields {
+		o, n := f.get(before), f.get(after)
+		differs := !equal(o, n)
+		if f.name != fieldDeleted && !before.Known(f.name) {
+			o = nil
+			differs = differs || (after.Known(f.name) && n != nil)
+		}
+		if differs {
 			changes = append(changes, FieldChange{Field: f.name, Old: o, New: n})
 		}
 	}
@@ -107,7 +129,7 @@ func UserHistory(events []Decoded) []HistoryEntry {
 		before := u
 		before.Origins = maps.Clone(u.Origins)
 		u.Apply(e)
-		entries = append(entries, HistoryEntry{View: e.View(), Changes: DiffUsers(before, u), After: u})
+		entries = append(entries, HistoryEntry{View: e.View(), Changes: learned(before, u), After: u})
 	}
 	return entries
 }
