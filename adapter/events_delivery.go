@@ -65,7 +65,7 @@ type UnrecognizedEventReceived struct {
 type Receipt struct {
 	// Source is the configured source's name, or "poll".
 	Source string `json:"source"`
-	// Dialect is the payload's shape: "p2", "keycloak", "pull" or "unknown".
+	// Dialect is the payload's shape: "p2", "keycloak" (also what a pull brings) or "unknown".
 	Dialect string `json:"dialect"`
 	// BodySHA256 is the digest (hex) of the body, which is kept apart.
 	BodySHA256 string `json:"body_sha256"`

@@ -358,7 +358,7 @@ func (f *Failures) drift(ctx context.Context, realm, mark string, limit int) ([]
 			return "", false
 		}
 		item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Username
-		item.Next = nextOfDrift(p.Realm, p.UserID)
+		item.Next = nextOfDrift(p.Realm, p.UserID, p.Situation)
 		return p.Realm + "\x00" + p.UserID, p.Phase != adapter.DriftEnded && (realm == "" || p.Realm == realm)
 	})
 }

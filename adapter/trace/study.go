@@ -440,7 +440,7 @@ func (s *studied) next() []string {
 		add(nextOfRun(s.aborted.Code, s.aborted.Realm))
 	}
 	for _, d := range s.drifts {
-		add(nextOfDrift(d.Realm, d.UserID))
+		add(nextOfDrift(d.Realm, d.UserID, d.Situation))
 	}
 	if len(steps) == 0 && s.found() > 0 {
 		add("Each of these differences was found before; `keytrail failures` lists them.")
@@ -506,7 +506,10 @@ func nextOfRun(code adapter.Code, realm string) string {
 	return "Run it again: " + again
 }
 
-func nextOfDrift(realm, userID string) string {
+func nextOfDrift(realm, userID string, situation adapter.Situation) string {
+	if situation == adapter.SituationUnexpectedLive {
+		return "Nothing told of this user: see in Keycloak who created it, and whether the realm's events and webhook were switched off."
+	}
 	return "See who set what is believed: keytrail user history " + word(userID) + " --realm " + word(realm)
 }
 

@@ -78,19 +78,23 @@ func parkedLine(p adapter.ParkedDelivery) parkedDelivery {
 }
 
 type deliveriesRetry struct {
-	ID string `arg:"" help:"The delivery, as deliveries parked names it."`
+	ID string `arg:"" help:"The delivery, as deliveries parked names it, or Keycloak's event id."`
 }
 
 func (c *deliveriesRetry) Run(ctx context.Context, s *session) (err error) {
-	id, err := uuid.Parse(c.ID)
-	if err != nil {
-		return &usageError{fmt.Errorf("%q is not a delivery's id\nTry: keytrail deliveries parked", c.ID)}
-	}
 	a, err := s.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	// Keycloak's event id will do as well: a delivery's own id follows from it.
+	id, err := uuid.Parse(c.ID)
+	if err == nil {
+		_, err = a.Store.Stream(ctx, id)
+	}
+	if err != nil {
+		id = adapter.DeliveryStream(c.ID).AggregateID()
+	}
 	released, err := a.Interpreter.Retry(ctx, id)
 	if err != nil {
 		return err

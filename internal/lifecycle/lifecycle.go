@@ -3,8 +3,8 @@
 //
 // A part is started when the one before it is ready. They are stopped one by one,
 // last first, so that what feeds stops before what is fed: serve starts calls,
-// projections, committer, listener, and so stops listener, committer, projections,
-// calls. Each stop is soft first: the part's context ends, it takes nothing new
+// projections, poller, reconciler, listener, and so stops the listener first and the
+// calls last. Each stop is soft first: the part's context ends, it takes nothing new
 // and finishes what it has in hand. After the timeout, or on [Group.Hurry], it is
 // hard: the context that [Hard] returns ends too.
 package lifecycle

@@ -52,7 +52,7 @@ func NewMetrics(reg prometheus.Registerer, names Names) (*Metrics, error) {
 	r := registrar{reg: reg}
 	m := &Metrics{
 		Deliveries: r.counter("keytrail_deliveries_total",
-			"Inbound Keycloak events by source (a configured webhook source, or poll), kind (admin, user, unrecognized) and outcome (recorded, duplicate, confirmed, parked). Every sighting counts once.",
+			"Inbound Keycloak events by source (a configured webhook source, or poll), kind (admin, user, unrecognized) and outcome (recorded, duplicate, confirmed). Every sighting counts once.",
 			"source", "kind", "outcome"),
 		WebhookRequests: r.counter("keytrail_webhook_requests_total",
 			"Webhook requests by configured source (other: an unknown one) and HTTP status that was answered.",
