@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"strings"
+	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/keycloak"
@@ -35,7 +36,7 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 		case keycloak.PathFederatedIdentity:
 			return federatedIdentityChange(p, ref, path), nil
 		case keycloak.PathUserSub, keycloak.PathCredentials:
-			return credentialChange(p, ref, path), nil
+			return actionChange(p, ref, path), nil
 		}
 	case keycloak.ResourceRealmRoleMapping:
 		if path.Kind == keycloak.PathRoleMappingRealm {
@@ -48,6 +49,18 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 	case keycloak.ResourceGroupMembership:
 		if path.Kind == keycloak.PathGroupMembership {
 			return groupsChange(p, ref, path.GroupID)
+		}
+	case keycloak.ResourceOrganizationMembership:
+		// A removal that deletes a managed member looks the same, and emits no USER DELETE.
+		if path.Kind == keycloak.PathOrganizationMember && p.OperationType == keycloak.OperationDelete {
+			return &adapter.UserApiOrganizationsChanged{UserRef: ref, Left: []adapter.Organization{organizationOf(p)}}, nil
+		}
+	case keycloak.ResourceUserLoginFailure:
+		// The same on users/{id} goes with an update that enables the user.
+		if path.Kind == keycloak.PathLoginFailures && p.OperationType == keycloak.OperationDelete {
+			return &adapter.UserApiUpdated{UserChange: adapter.UserChange{
+				UserRef: ref, Set: adapter.Profile{LockedUntil: adapter.Clear[time.Time]()}, Via: "admin",
+			}}, nil
 		}
 	}
 	return nil, nil
@@ -103,10 +116,16 @@ func federatedIdentityChange(p *adapter.AdminEventReceived, ref adapter.UserRef,
 	}
 }
 
-func credentialChange(p *adapter.AdminEventReceived, ref adapter.UserRef, path keycloak.Path) adapter.UserPayload {
+func actionChange(p *adapter.AdminEventReceived, ref adapter.UserRef, path keycloak.Path) adapter.UserPayload {
 	switch {
 	case path.Kind == keycloak.PathUserSub && path.Action == "reset-password":
 		return &adapter.UserApiCredentialsChanged{UserRef: ref, Action: actionPasswordReset, CredentialType: "password"}
+	case path.Kind == keycloak.PathUserSub && path.Action == "logout":
+		return &adapter.UserApiSessionsEnded{UserRef: ref, Via: "admin"}
+	case path.Kind == keycloak.PathUserSub && path.Action == "send-verify-email":
+		return &adapter.UserApiEmailRequested{UserRef: ref, Email: adapter.EmailVerify, Via: "admin"}
+	case path.Kind == keycloak.PathUserSub && path.Action == "execute-actions-email":
+		return &adapter.UserApiEmailRequested{UserRef: ref, Email: adapter.EmailExecuteActions, Via: "admin"}
 	// Deleting a credential is an ACTION on its own path; moving or labelling one emits
 	// nothing.
 	case path.Kind == keycloak.PathCredentials && strings.HasSuffix(p.ResourcePath, path.CredentialID):

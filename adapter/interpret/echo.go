@@ -1,12 +1,10 @@
 package interpret
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
-	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -19,6 +17,7 @@ import (
 const (
 	matchedByStamp  = "stamp"
 	matchedByDelete = "delete"
+	matchedByPath   = "path"
 )
 
 // call is one of our own calls, as far as its echo needs to know it.
@@ -29,11 +28,15 @@ type call struct {
 	// outcome is the type of the last outcome event, "" while the call is open.
 	outcome string
 	// userID is the intent's, or that of the user whom the fresh read found.
-	userID   string
-	attempts int
+	userID, username string
+	// serviceAccount is whom Keycloak's events name as the actor of our calls; empty
+	// where that was not known.
+	serviceAccount string
+	attempts       int
 	// version is that of the stream when the call was loaded.
-	version   eventstore.Version
-	echoed    bool
+	version eventstore.Version
+	// echoedBy is the delivery that reported the call back, uuid.Nil while none has.
+	echoedBy  uuid.UUID
 	matchedBy string
 }
 
@@ -46,11 +49,7 @@ func (i *Interpreter) findCall(ctx context.Context, d adapter.Decoded) (call, bo
 	if stamped, ok := keycloak.StampOf(string(p.Representation)); ok {
 		return i.findStamped(ctx, p, uuid.MustParse(stamped))
 	}
-	path := keycloak.ParseResourcePath(p.ResourcePath)
-	if p.ResourceType == keycloak.ResourceUser && p.OperationType == keycloak.OperationDelete && path.Kind == keycloak.PathUser {
-		return i.findDelete(ctx, d, p, path.UserID)
-	}
-	return call{}, false, nil
+	return i.findUnstamped(ctx, d, p)
 }
 
 // findStamped loads the call that a stamp names. Any administrator can write a
@@ -69,80 +68,6 @@ func (i *Interpreter) findStamped(ctx context.Context, p *adapter.AdminEventRece
 	return c, true, nil
 }
 
-// deleteWindow is how far apart the intent of a delete and Keycloak's event of it may
-// lie: retries and different clocks included.
-const deleteWindow = 15 * time.Minute
-
-// findDelete looks for the call of ours that deleted a user. A delete has no body to
-// carry a stamp, but a user is deleted once.
-func (i *Interpreter) findDelete(ctx context.Context, d adapter.Decoded, p *adapter.AdminEventReceived, userID string) (call, bool, error) {
-	// We work as a service account, so a person is somebody else who was faster. A pulled
-	// event tells no name: it may be ours.
-	actor := d.Meta.Actor
-	if actor == nil || actor.ID == "" || (actor.Username != "" && actor.Type != adapter.ActorServiceAccount) {
-		return call{}, false, nil
-	}
-	query := eventstore.LogQuery{
-		Types: []string{adapter.TypeApiCallRequested}, Backward: true,
-		RecordedFrom: d.OccurredAt.Add(-deleteWindow), RecordedTo: d.OccurredAt.Add(deleteWindow),
-	}
-	for e, err := range i.Store.ReadLog(ctx, query) {
-		if err != nil {
-			return call{}, false, fmt.Errorf("looking for the call that deleted a user: %w", err)
-		}
-		r, err := i.Codec.Decode(ctx, e)
-		if err != nil {
-			return call{}, false, err
-		}
-		intent, ok := r.Payload.(*adapter.ApiCallRequested)
-		if !ok || intent.Method != http.MethodDelete || intent.Realm != p.Realm || (intent.UserID != "" && intent.UserID != userID) {
-			continue
-		}
-		c, ok, err := i.loadCall(ctx, intent.CallID)
-		if err != nil || !ok {
-			return call{}, false, err
-		}
-		switch c.outcome {
-		case adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped:
-			continue
-		}
-		ours, err := i.deletes(ctx, c, p, userID)
-		if err != nil {
-			return call{}, false, err
-		}
-		if ours {
-			c.matchedBy = matchedByDelete
-			return c, true, nil
-		}
-	}
-	return call{}, false, nil
-}
-
-// deletes reports whether the call is about the user who was deleted. One that names
-// its user knows the id only once the fresh read is recorded, which may be after the
-// echo: until then the name must do. Keycloak 26.7.3 tells it in the representation
-// of a delete, 26.1.4 does not (measured).
-func (i *Interpreter) deletes(ctx context.Context, c call, p *adapter.AdminEventReceived, userID string) (bool, error) {
-	if c.userID != "" {
-		return c.userID == userID, nil
-	}
-	rep, err := parseUser(p.Representation)
-	if err != nil {
-		return false, err
-	}
-	var name adapter.Optional[string]
-	readMember(rep, "username", &name)
-	username, told := name.Get()
-	if !told {
-		believed, known, err := i.believed(ctx, adapter.UserRef{Realm: p.Realm, UserID: userID})
-		if err != nil || !known {
-			return false, err
-		}
-		username = believed.Username
-	}
-	return username != "" && strings.EqualFold(username, c.intent.Username), nil
-}
-
 func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, error) {
 	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.CallStream(id))
 	if err != nil || len(events) == 0 {
@@ -152,19 +77,22 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 	if !ok {
 		return call{}, false, nil
 	}
-	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID, version: events[0].Version}
+	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID, username: intent.Username, version: events[0].Version}
 	for _, e := range events[1:] {
 		c.version = e.Version
-		if p, ok := e.Payload.(*adapter.ApiCallPreconditionRead); ok && c.userID == "" {
-			c.userID = p.UserID
+		switch p := e.Payload.(type) {
+		case *adapter.ApiCallPreconditionRead:
+			c.userID = cmp.Or(c.userID, p.UserID)
+			c.username = cmp.Or(p.Username, c.username)
+			c.serviceAccount = cmp.Or(p.ServiceAccountID, c.serviceAccount)
+		case *adapter.ApiCallEchoed:
+			c.echoedBy = p.DeliveryEventID
 		}
 		switch e.Type {
 		case adapter.TypeApiCallSucceeded, adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown:
 			c.outcome = e.Type
 		case adapter.TypeApiCallAttempted:
 			c.attempts++
-		case adapter.TypeApiCallEchoed:
-			c.echoed = true
 		}
 	}
 	return c, true, nil
@@ -225,7 +153,7 @@ func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c cal
 	resolved, err := i.Codec.Encode(ctx, adapter.Draft{
 		ID: eventstore.DerivedID(c.id, d.OccurredAt, consumer+".resolve", 0),
 		Payload: &adapter.ApiCallSucceeded{
-			CallID: c.id, Attempts: c.attempts, UserID: userIDOf(change), ResolvedBy: "echo",
+			CallID: c.id, Attempts: c.attempts, UserID: cmp.Or(userID, c.userID), ResolvedBy: "echo",
 			Note: "the answer was lost; Keycloak's own event proves that it was done",
 		},
 		OccurredAt: d.OccurredAt, Meta: meta,
@@ -234,6 +162,7 @@ func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c cal
 		return err
 	}
 	onCall.Events = append(onCall.Events, resolved)
+	change = c.complete(d, change)
 	if change == nil {
 		return i.append(ctx, onCall)
 	}
@@ -260,12 +189,32 @@ func viaCommand(change adapter.UserPayload) {
 		p.Via = via
 	case *adapter.UserApiDeleted:
 		p.Via = via
+	case *adapter.UserApiSessionsEnded:
+		p.Via = via
+	case *adapter.UserApiEmailRequested:
+		p.Via = via
 	}
 }
 
-func userIDOf(change adapter.UserPayload) string {
-	if change == nil {
-		return ""
+// complete adds to a change what the event does not tell and the call's intent does.
+func (c call) complete(d adapter.Decoded, change adapter.UserPayload) adapter.UserPayload {
+	switch p := change.(type) {
+	case *adapter.UserApiCredentialsChanged:
+		var asked struct {
+			Temporary *bool `json:"temporary"`
+		}
+		if json.Unmarshal(c.intent.Body, &asked) == nil {
+			p.Temporary = asked.Temporary
+		}
+	case nil:
+		event, ok := d.Payload.(*adapter.AdminEventReceived)
+		if !ok || c.userID == "" || event.ResourceType != keycloak.ResourceOrganizationMembership || event.OperationType != keycloak.OperationCreate {
+			return nil
+		}
+		return &adapter.UserApiOrganizationsChanged{
+			UserRef: adapter.UserRef{Realm: event.Realm, UserID: c.userID},
+			Joined:  []adapter.Organization{organizationOf(event)},
+		}
 	}
-	return change.User().UserID
+	return change
 }

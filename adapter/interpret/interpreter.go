@@ -23,7 +23,7 @@ import (
 
 // Version is the interpreter's version, in the metadata of every event that it
 // derives. It rises when the same delivery would be read differently.
-const Version = 1
+const Version = 2
 
 // consumer is the name under which ids are derived. It is part of every derived id
 // and can't be changed.
@@ -43,6 +43,7 @@ type Interpreter struct {
 	Logger *slog.Logger
 
 	parking parking
+	calls   callIndex
 }
 
 // Name identifies the consumer and its checkpoint.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/keycloak"
 )
 
 // representation is a user as an admin event shows it: the request's body, whole or
@@ -143,4 +144,17 @@ func parseGroup(raw json.RawMessage, id string) (adapter.Group, error) {
 		path = "/" + g.Name
 	}
 	return adapter.Group{ID: id, Path: path}, nil
+}
+
+// organizationOf reads which organization a membership's event is about. Its alias is
+// told only where the event has a representation.
+func organizationOf(p *adapter.AdminEventReceived) adapter.Organization {
+	o := adapter.Organization{ID: keycloak.ParseResourcePath(p.ResourcePath).OrganizationID}
+	var rep struct {
+		Alias string `json:"alias"`
+	}
+	if json.Unmarshal(p.Representation, &rep) == nil {
+		o.Alias = rep.Alias
+	}
+	return o
 }

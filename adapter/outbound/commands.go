@@ -30,6 +30,33 @@ type Keycloak interface {
 	CreateUser(ctx context.Context, realm string, body admin.UserBody) (id string, err error)
 	UpdateUser(ctx context.Context, realm, id string, body admin.UserBody) error
 	DeleteUser(ctx context.Context, realm, id string) error
+	ResetPassword(ctx context.Context, realm, id string, password admin.Credential) error
+	SendVerifyEmail(ctx context.Context, realm, id string) error
+	LogoutUser(ctx context.Context, realm, id string) error
+	LoginFailures(ctx context.Context, realm, id string) (keycloak.LoginFailures, error)
+	ClearLoginFailures(ctx context.Context, realm, id string) error
+
+	RealmRole(ctx context.Context, realm, name string) (keycloak.Role, error)
+	ClientRole(ctx context.Context, realm, client, name string) (keycloak.Role, error)
+	ClientByClientID(ctx context.Context, realm, clientID string) (client keycloak.Client, ok bool, err error)
+	UserRealmRoles(ctx context.Context, realm, id string) ([]keycloak.Role, error)
+	UserClientRoles(ctx context.Context, realm, id, client string) ([]keycloak.Role, error)
+	AddRoles(ctx context.Context, realm, id, client string, roles []admin.RoleBody) error
+	RemoveRoles(ctx context.Context, realm, id, client string, roles []admin.RoleBody) error
+
+	Group(ctx context.Context, realm, group string) (keycloak.Group, error)
+	UserGroups(ctx context.Context, realm, id string) ([]keycloak.Group, error)
+	JoinGroup(ctx context.Context, realm, id, group string) error
+	LeaveGroup(ctx context.Context, realm, id, group string) error
+
+	Organization(ctx context.Context, realm, organization string) (keycloak.Organization, error)
+	OrganizationMember(ctx context.Context, realm, organization, id string) (member keycloak.Member, ok bool, err error)
+	AddOrganizationMember(ctx context.Context, realm, organization, id string) error
+	RemoveOrganizationMember(ctx context.Context, realm, organization, id string) error
+
+	// ServiceAccountID is the user id under which Keycloak knows keytrail; empty where
+	// that is not known.
+	ServiceAccountID() string
 }
 
 // Store is what commands need of the event store.
@@ -60,6 +87,11 @@ type Outcome struct {
 	Status        adapter.CallStatus `json:"status"`
 	Realm         string             `json:"realm"`
 	UserID        string             `json:"user_id,omitempty"`
+	// Steps are the further calls of the same business action, in order.
+	Steps []Step `json:"steps,omitempty"`
+	// Repeated is true where the same request was made before with the same
+	// idempotency key: this is what became of that one, and nothing was done now.
+	Repeated bool `json:"repeated,omitempty"`
 }
 
 // UserRef names the user that a command is about: by id, or by exact user name where
@@ -76,50 +108,15 @@ func (r UserRef) String() string {
 	return r.Username
 }
 
-// NewUser is a user to be created.
-type NewUser struct {
-	adapter.Profile
-	// Password is set as it is and never recorded.
-	Password string
-	// Groups are full paths.
-	Groups []string
-}
-
 const (
 	usersTemplate = "/admin/realms/{realm}/users"
 	userTemplate  = "/admin/realms/{realm}/users/{id}"
 )
 
-// CreateUser creates a user.
-func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Outcome, error) {
-	name, _ := u.Username.Get()
-	body := bodyOf(u.Profile)
-	body.Groups = u.Groups
-	rec, err := c.begin(ctx, intent{
-		command: "user.create", realm: realm, ref: UserRef{Username: name},
-		method: http.MethodPost, template: usersTemplate, body: &body,
-	})
-	if err != nil {
-		return Outcome{}, err
-	}
-	if u.Password != "" {
-		body.Credentials = []admin.Credential{{Type: "password", Value: u.Password}}
-	}
-	id, err := c.Keycloak.CreateUser(withRecording(ctx, rec), realm, body)
-	set := u.Profile
-	if !set.Enabled.Present() {
-		set.Enabled = adapter.Set(false)
-	}
-	return c.finish(ctx, rec, id, err, &adapter.UserApiCreated{
-		UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: "command"}, Groups: u.Groups,
-	})
-}
-
 // UpdateUser changes profile fields. Attributes that are given are merged with those
 // that the user has; an empty list removes one.
 func (c *Commands) UpdateUser(ctx context.Context, realm string, ref UserRef, set adapter.Profile) (Outcome, error) {
-	asked := bodyOf(set)
-	return c.change(ctx, intent{command: "user.update", realm: realm, ref: ref, method: http.MethodPut, body: &asked}, func(live keycloak.User) (*admin.UserBody, adapter.UserPayload, error) {
+	return c.update(ctx, intent{command: "user.update", realm: realm, ref: ref}, bodyOf(set), func(_ context.Context, _ *recording, live keycloak.User) (admin.UserBody, adapter.UserPayload, error) {
 		body := bodyOf(set)
 		if patch, ok := set.Attributes.Get(); ok {
 			// With attributes, Keycloak clears what else is left out (measured on 26.1.4 and
@@ -127,85 +124,118 @@ func (c *Commands) UpdateUser(ctx context.Context, realm string, ref UserRef, se
 			body = withAttributes(live, body, patch)
 			set.Attributes = adapter.Set(body.Attributes)
 		}
-		return &body, &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: "command"}}, nil
+		return body, &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: viaCommand}}, nil
 	})
 }
 
 // EnableUser enables a user. One that is enabled is refused with already_enabled.
 func (c *Commands) EnableUser(ctx context.Context, realm string, ref UserRef) (Outcome, error) {
-	return c.setEnabled(ctx, realm, ref, true)
+	return c.setEnabled(ctx, uuid.Nil, realm, ref, true)
 }
 
 // DisableUser disables a user. One that is disabled is refused with already_disabled.
 func (c *Commands) DisableUser(ctx context.Context, realm string, ref UserRef) (Outcome, error) {
-	return c.setEnabled(ctx, realm, ref, false)
+	return c.setEnabled(ctx, uuid.Nil, realm, ref, false)
 }
 
-func (c *Commands) setEnabled(ctx context.Context, realm string, ref UserRef, enabled bool) (Outcome, error) {
+func (c *Commands) setEnabled(ctx context.Context, callID uuid.UUID, realm string, ref UserRef, enabled bool) (Outcome, error) {
 	command, code, word := "user.disable", adapter.CodeAlreadyDisabled, "disabled"
 	if enabled {
 		command, code, word = "user.enable", adapter.CodeAlreadyEnabled, "enabled"
 	}
-	asked := admin.UserBody{Enabled: &enabled}
-	return c.change(ctx, intent{command: command, realm: realm, ref: ref, method: http.MethodPut, body: &asked}, func(live keycloak.User) (*admin.UserBody, adapter.UserPayload, error) {
+	body := admin.UserBody{Enabled: &enabled}
+	return c.update(ctx, intent{command: command, realm: realm, ref: ref, callID: callID}, body, func(_ context.Context, _ *recording, live keycloak.User) (admin.UserBody, adapter.UserPayload, error) {
 		if live.Enabled != nil && *live.Enabled == enabled {
-			return nil, nil, adapter.Errorf(code, "user %s is %s already: nothing was written", live.Username, word)
+			return body, nil, adapter.Errorf(code, "user %s is %s already: nothing was written", live.Username, word)
 		}
-		change := adapter.UserChange{Set: adapter.Profile{Enabled: adapter.Set(enabled)}, Via: "command"}
-		body := admin.UserBody{Enabled: &enabled}
+		change := adapter.UserChange{Set: adapter.Profile{Enabled: adapter.Set(enabled)}, Via: viaCommand}
 		if enabled {
-			return &body, &adapter.UserApiEnabled{UserChange: change}, nil
+			return body, &adapter.UserApiEnabled{UserChange: change}, nil
 		}
-		return &body, &adapter.UserApiDisabled{UserChange: change}, nil
+		return body, &adapter.UserApiDisabled{UserChange: change}, nil
 	})
 }
 
 // DeleteUser deletes a user.
 func (c *Commands) DeleteUser(ctx context.Context, realm string, ref UserRef) (Outcome, error) {
-	return c.change(ctx, intent{command: "user.delete", realm: realm, ref: ref, method: http.MethodDelete}, func(keycloak.User) (*admin.UserBody, adapter.UserPayload, error) {
-		return nil, &adapter.UserApiDeleted{Via: "command"}, nil
+	in := intent{command: "user.delete", realm: realm, ref: ref, method: http.MethodDelete, template: userTemplate}
+	return c.change(ctx, in, func(_ context.Context, _ *recording, live keycloak.User) (write, error) {
+		return write{
+			send:    func(ctx context.Context) error { return c.Keycloak.DeleteUser(ctx, realm, live.ID) },
+			success: &adapter.UserApiDeleted{Via: viaCommand},
+		}, nil
 	})
 }
 
-// decision judges a command's rule on the user as it is now. It returns the body to
-// send (nil for none) and the event that records the success, or the refusal.
-type decision func(live keycloak.User) (*admin.UserBody, adapter.UserPayload, error)
+// viaCommand is how user events say that a change came through a command.
+const viaCommand = "command"
+
+// write is what a command does once its rule has been judged: the one request, and the
+// event that records its success.
+type write struct {
+	send    func(ctx context.Context) error
+	success adapter.UserPayload
+}
+
+// decision judges a command's rule on the user as it is now, with whatever further
+// reads it needs, and returns the write, or the refusal.
+type decision func(ctx context.Context, rec *recording, live keycloak.User) (write, error)
+
+// update is a change that is a PUT of the user itself, stamped in its body.
+func (c *Commands) update(ctx context.Context, in intent, asked admin.UserBody, decide func(context.Context, *recording, keycloak.User) (admin.UserBody, adapter.UserPayload, error)) (Outcome, error) {
+	in.method, in.template = http.MethodPut, userTemplate
+	in.stamped = func(stamp string) any {
+		asked.Self = stamp
+		return asked
+	}
+	return c.change(ctx, in, func(ctx context.Context, rec *recording, live keycloak.User) (write, error) {
+		body, success, err := decide(ctx, rec, live)
+		body.Self = rec.stamp()
+		return write{
+			send:    func(ctx context.Context) error { return c.Keycloak.UpdateUser(ctx, in.realm, live.ID, body) },
+			success: success,
+		}, err
+	})
+}
 
 // change is the way of every command on an existing user: intent, fresh read, rule,
 // write, outcome.
 func (c *Commands) change(ctx context.Context, in intent, decide decision) (Outcome, error) {
-	in.template = userTemplate
 	rec, err := c.begin(ctx, in)
 	if err != nil {
-		return Outcome{}, err
+		return notBegun(err)
 	}
-	live, err := c.readUser(withRecording(ctx, rec), rec, in.realm, in.ref)
+	live, err := c.readUser(ctx, rec, in.realm, in.ref)
 	if err != nil {
 		return c.stopBefore(ctx, rec, live.ID, err)
 	}
-	body, success, err := decide(live)
+	w, err := decide(ctx, rec, live)
 	if err != nil {
 		return c.stopBefore(ctx, rec, live.ID, err)
 	}
-	call := withRecording(ctx, rec)
-	if body == nil {
-		err = c.Keycloak.DeleteUser(call, in.realm, live.ID)
-	} else {
-		body.Self = keycloak.Stamp(rec.callID.String())
-		err = c.Keycloak.UpdateUser(call, in.realm, live.ID, *body)
-	}
-	return c.finish(ctx, rec, live.ID, err, success)
+	err = w.send(withRecording(ctx, rec))
+	return c.finish(ctx, rec, live.ID, hide(err, in.secret), w.success)
 }
 
-// intent is what a call is about to do. The body is what was asked for; what goes out
-// may hold more, read freshly.
+// intent is what a call is about to do.
 type intent struct {
 	command  string
 	realm    string
 	ref      UserRef
 	method   string
 	template string
-	body     *admin.UserBody
+	params   map[string]string
+	// The body is what was asked for, without secrets; what goes out may hold more, read
+	// freshly. stamped makes one that carries the call's stamp; a call without it is
+	// recognised in Keycloak's events by its path.
+	stamped func(stamp string) any
+	body    any
+	// secret is what the request carries and nobody may see.
+	secret string
+	// plan names the further calls of the same business action.
+	plan []string
+	// callID is set for one of those.
+	callID uuid.UUID
 }
 
 // begin makes the intent durable. Nothing has gone out when it fails.
@@ -218,10 +248,10 @@ func (c *Commands) begin(ctx context.Context, in intent) (*recording, error) {
 	if who.CorrelationID == uuid.Nil {
 		who.CorrelationID = eventstore.NewID()
 	}
-	callID := eventstore.NewID()
+	callID, digest := identify(ctx, in)
 	rec := &recording{
-		commands: c, command: in.command, realm: in.realm, method: in.method,
-		callID: callID, stream: adapter.CallStream(callID), started: c.Clock(),
+		commands: c, command: in.command, realm: in.realm, method: in.method, template: in.template,
+		stamped: in.stamped != nil, callID: callID, stream: adapter.CallStream(callID), started: c.Clock(),
 	}
 	rec.meta = adapter.Metadata{
 		CorrelationID: who.CorrelationID, Reason: who.Reason, Source: who.Source, Traceparent: who.Traceparent, CallID: &callID,
@@ -231,10 +261,12 @@ func (c *Commands) begin(ctx context.Context, in intent) (*recording, error) {
 	}
 	payload := &adapter.ApiCallRequested{
 		CallID: callID, Command: in.command, Realm: in.realm, UserID: in.ref.ID, Username: in.ref.Username,
-		Method: in.method, URLTemplate: in.template,
+		Method: in.method, URLTemplate: in.template, Params: in.params, Plan: in.plan, RequestDigest: digest,
+	}
+	if in.stamped != nil {
+		in.body = in.stamped(rec.stamp())
 	}
 	if in.body != nil {
-		in.body.Self = keycloak.Stamp(callID.String())
 		body, err := json.Marshal(in.body)
 		if err != nil {
 			return nil, fmt.Errorf("encoding the body of %s: %w", in.command, err)
@@ -253,6 +285,10 @@ func (c *Commands) begin(ctx context.Context, in intent) (*recording, error) {
 	if _, err := c.Store.Append(ctx, eventstore.StreamAppend{
 		Stream: rec.stream, Expected: eventstore.ExpectNone(), Events: []eventstore.NewEvent{e},
 	}); err != nil {
+		var taken *eventstore.ConflictError
+		if digest != "" && errors.As(err, &taken) {
+			return nil, c.repeated(ctx, callID, in, digest)
+		}
 		return nil, &adapter.Error{
 			Code: adapter.CodeStoreUnavailable, Err: err,
 			Detail:        fmt.Sprintf("%s was not tried: its intent could not be recorded: %v", in.command, err),
@@ -279,64 +315,42 @@ func OnRequested(ctx context.Context, tell func(Outcome)) context.Context {
 }
 
 // readUser reads the user freshly, by id and, where only a name is known, by name.
-func (c *Commands) readUser(ctx context.Context, rec *recording, realm string, ref UserRef) (keycloak.User, error) {
-	rec.mu.Lock()
-	rec.reading = true
-	rec.mu.Unlock()
-	started := c.Clock()
-
-	var live keycloak.User
-	var err error
-	read := &adapter.ApiCallPreconditionRead{CallID: rec.callID, Method: http.MethodGet, URLTemplate: userTemplate}
-	if ref.ID != "" {
-		live, err = c.Keycloak.User(ctx, realm, ref.ID)
-	} else {
-		read.URLTemplate = usersTemplate
-		var found bool
-		live, found, err = c.Keycloak.UserByUsername(ctx, realm, ref.Username)
-		if err == nil && !found {
-			err = adapter.Errorf(adapter.CodeUserNotFound, "there is no user %s in realm %s", ref.Username, realm)
+func (c *Commands) readUser(ctx context.Context, rec *recording, realm string, ref UserRef) (live keycloak.User, err error) {
+	template := userTemplate
+	if ref.ID == "" {
+		template = usersTemplate
+	}
+	err = rec.read(ctx, template, func(ctx context.Context, read *adapter.ApiCallPreconditionRead) error {
+		var err error
+		if ref.ID != "" {
+			live, err = c.Keycloak.User(ctx, realm, ref.ID)
+		} else {
+			var found bool
+			live, found, err = c.Keycloak.UserByUsername(ctx, realm, ref.Username)
+			if err == nil && !found {
+				err = adapter.Errorf(adapter.CodeUserNotFound, "there is no user %s in realm %s", ref.Username, realm)
+			}
 		}
-	}
-
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	rec.reading = false
-	read.Attempts = rec.reads
-	switch {
-	case err == nil:
-		found := true
-		read.Found, read.UserID, read.Enabled = &found, live.ID, live.Enabled
-	case absent(err):
-		found := false
-		read.Found = &found
-	}
-	rec.add(read, started)
+		if err == nil {
+			read.UserID, read.Username, read.Enabled = live.ID, live.Username, live.Enabled
+			read.ServiceAccountID = c.Keycloak.ServiceAccountID()
+		}
+		return err
+	})
 	return live, err
 }
 
-// absent reports that a read proved that the user does not exist.
-func absent(err error) bool {
-	var answer *keycloak.APIError
-	return adapter.CodeOf(err) == adapter.CodeUserNotFound || (errors.As(err, &answer) && answer.UserNotFound())
-}
-
-// stopBefore ends a call before its write: skipped where a rule refused it, failed
-// where the state could not be read.
+// stopBefore ends a call before its write: skipped where a rule refused it or what it
+// is about does not exist, failed where the state could not be read.
 func (c *Commands) stopBefore(ctx context.Context, rec *recording, userID string, cause error) (Outcome, error) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	var refusal *adapter.Error
-	status := adapter.CallFailed
-	var why adapter.CallError
-	switch {
-	case errors.As(cause, &refusal):
-		status, why = adapter.CallSkipped, adapter.CallError{Code: refusal.Code, Message: refusal.Detail}
-	case absent(cause):
-		status, why = adapter.CallSkipped, Explain(cause)
-	default:
-		why = Explain(cause)
-		why.Message = "reading the user before the change: " + why.Message
+	why := Explain(cause).CallError
+	status := adapter.CallSkipped
+	if !errors.As(cause, &refusal) && !absent(why.Code) {
+		status = adapter.CallFailed
+		why.Message = "reading the state before the change: " + why.Message
 	}
 	now := c.Clock()
 	if status == adapter.CallSkipped {
@@ -344,12 +358,12 @@ func (c *Commands) stopBefore(ctx context.Context, rec *recording, userID string
 	} else {
 		rec.add(&adapter.ApiCallFailed{CallID: rec.callID, CallError: why, DurationMS: milliseconds(now.Sub(rec.started))}, now)
 	}
-	out := Outcome{CallID: rec.callID, CorrelationID: rec.meta.CorrelationID, Status: status, Realm: rec.realm, UserID: userID}
+	out := rec.outcome(status, userID)
 	if err := c.commit(ctx, rec, nil); err != nil {
 		return out, err
 	}
 	c.observe(rec, status)
-	return out, c.failure(out, why, cause)
+	return out, failure(out, why, cause)
 }
 
 // finish judges a write, and commits its last attempt, its outcome and, where it
@@ -369,7 +383,7 @@ func (c *Commands) finish(ctx context.Context, rec *recording, userID string, ca
 }
 
 func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
-	v := judge(rec.method, rec.attempts, cause)
+	v := judge(rec, cause)
 	if v.status == adapter.CallUnknown {
 		// The echo may have come before the answer was given up.
 		if err := rec.catchUp(ctx); err == nil && rec.proved {
@@ -380,7 +394,7 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 	rec.unsure = v.status == adapter.CallUnknown
 	now := c.Clock()
 	took := milliseconds(now.Sub(rec.started))
-	out := Outcome{CallID: rec.callID, CorrelationID: rec.meta.CorrelationID, Status: v.status, Realm: rec.realm, UserID: userID}
+	out := rec.outcome(v.status, userID)
 	var others []eventstore.StreamAppend
 	switch v.status {
 	case adapter.CallFailed:
@@ -389,7 +403,7 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 		rec.add(&adapter.ApiCallOutcomeUnknown{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, CallError: v.why}, now)
 	default:
 		done := &adapter.ApiCallSucceeded{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, Note: v.note}
-		if rec.method == http.MethodPost {
+		if rec.template == usersTemplate {
 			done.UserID = userID
 		}
 		if rec.proved && cause != nil {
@@ -411,7 +425,7 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 	if v.status == adapter.CallSucceeded {
 		return out, nil
 	}
-	return out, c.failure(out, v.why, cause)
+	return out, failure(out, v.why, cause)
 }
 
 // userEvent makes the user event of a call that succeeded. It occurred when the last
@@ -478,7 +492,7 @@ func (c *Commands) lost(rec *recording, err error) error {
 	}
 }
 
-func (c *Commands) failure(out Outcome, why adapter.CallError, cause error) error {
+func failure(out Outcome, why adapter.CallError, cause error) error {
 	e := &adapter.Error{Code: why.Code, Detail: why.Message, CorrelationID: out.CorrelationID, CallID: out.CallID, Err: cause}
 	if why.Keycloak != "" {
 		e.Detail += fmt.Sprintf(" (Keycloak: %s)", why.Keycloak)
@@ -488,7 +502,7 @@ func (c *Commands) failure(out Outcome, why adapter.CallError, cause error) erro
 		e.Try = refusal.Try
 	}
 	if e.Try == "" {
-		e.Try = "keytrail trace " + out.CallID.String()
+		e.Try = fmt.Sprintf("%s; keytrail trace %s tells the whole story", why.Code.Explain().Next, out.CallID)
 	}
 	return e
 }

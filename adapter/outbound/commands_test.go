@@ -47,13 +47,13 @@ type bundle struct {
 	interp   *interpret.Interpreter
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T, furtherRoles ...string) *bundle {
 	t.Helper()
 	server, err := keycloaktest.NewServer(keycloaktest.Options{})
 	require.NoError(t, err)
 	t.Cleanup(server.Close)
 	realm := server.AddRealm("acme", keycloaktest.RealmOptions{AdminEvents: true, AdminEventsDetails: true, UserEvents: true, EditUsername: true})
-	realm.AddClient("keytrail", "s3cret-of-the-client", "manage-users", "view-users", "view-events")
+	realm.AddClient("keytrail", "s3cret-of-the-client", append([]string{"manage-users", "view-users", "view-events"}, furtherRoles...)...)
 
 	path := filepath.Join(t.TempDir(), "keytrail.db")
 	require.NoError(t, sqlite.Migrate(t.Context(), path))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
 	"github.com/keytrail/keytrail/keycloak/admin"
 )
 
@@ -106,10 +107,14 @@ type recording struct {
 	command  string
 	realm    string
 	method   string
-	callID   uuid.UUID
-	stream   eventstore.StreamID
-	meta     adapter.Metadata
-	started  time.Time
+	template string
+	// stamped is true where the write carries the call's id, so that its echo needs
+	// nothing else to be recognised.
+	stamped bool
+	callID  uuid.UUID
+	stream  eventstore.StreamID
+	meta    adapter.Metadata
+	started time.Time
 
 	mu      sync.Mutex
 	version eventstore.Version
@@ -133,11 +138,41 @@ type recording struct {
 func (r *recording) beforeAttempt(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The intent is durable already; a precondition read goes with the next commit.
-	if r.reading || len(r.attempts) == 0 {
+	// The intent is durable already. What was read goes with the next commit, unless the
+	// echo is recognised by it: that may come before the answer.
+	if r.reading || (len(r.attempts) == 0 && r.stamped) {
 		return nil
 	}
 	return r.flush(ctx, nil)
+}
+
+// read makes one read of the state that the command's rule is judged on, and records
+// it with its attempts.
+func (r *recording) read(ctx context.Context, template string, do func(context.Context, *adapter.ApiCallPreconditionRead) error) error {
+	r.mu.Lock()
+	r.reading, r.reads = true, nil
+	r.mu.Unlock()
+	started := r.commands.Clock()
+	read := &adapter.ApiCallPreconditionRead{CallID: r.callID, Method: http.MethodGet, URLTemplate: template}
+	err := do(withRecording(ctx, r), read)
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reading = false
+	read.Attempts = r.reads
+	if err == nil || absent(Explain(err).Code) {
+		found := err == nil
+		read.Found = &found
+	}
+	r.add(read, started)
+	return err
+}
+
+// stamp is what the body of the write carries.
+func (r *recording) stamp() string { return keycloak.Stamp(r.callID.String()) }
+
+func (r *recording) outcome(status adapter.CallStatus, userID string) Outcome {
+	return Outcome{CallID: r.callID, CorrelationID: r.meta.CorrelationID, Status: status, Realm: r.realm, UserID: userID}
 }
 
 func (r *recording) attempted(a adapter.Attempt) {

@@ -1,0 +1,125 @@
+package outbound
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+type idempotencyKey struct{}
+
+type idempotency struct{ key, digest string }
+
+// WithIdempotencyKey returns a context whose command is done at most once for the key
+// in its realm, however often and by however many processes it is given. Whoever
+// comes second gets the first outcome, which may still be open. bodyDigest tells
+// requests apart: it should cover all that says what is asked for, such as method,
+// path and body, but no more; the same key with another digest, or for another
+// command, is refused with idempotency_key_reused.
+func WithIdempotencyKey(ctx context.Context, key, bodyDigest string) context.Context {
+	return context.WithValue(ctx, idempotencyKey{}, &idempotency{key: key, digest: bodyDigest})
+}
+
+// idempotentCalls is the namespace of call ids that follow from an idempotency key. It
+// can't be changed.
+var idempotentCalls = uuid.MustParse("5f1c7a52-3a0e-5d0b-9a43-9c9c2f6f6a11")
+
+// identify returns the id of a call to be made. Under an idempotency key it follows
+// from realm and key: the stream of that call can be begun once, which is the lock. A
+// digest is returned with it.
+func identify(ctx context.Context, in intent) (id uuid.UUID, digest string) {
+	if in.callID != uuid.Nil {
+		return in.callID, ""
+	}
+	i, ok := ctx.Value(idempotencyKey{}).(*idempotency)
+	if !ok || i == nil || i.key == "" {
+		return eventstore.NewID(), ""
+	}
+	sum := sha256.Sum256([]byte(in.command + "\x00" + i.digest))
+	return uuid.NewSHA1(idempotentCalls, []byte(in.realm+"\x00"+i.key)), hex.EncodeToString(sum[:])
+}
+
+// repetition is what begin returns for a request that was made before.
+type repetition struct {
+	outcome Outcome
+	err     error
+}
+
+func (r *repetition) Error() string { return "the request was made before" }
+
+// notBegun is the result of a command that begin did not let through.
+func notBegun(err error) (Outcome, error) {
+	var before *repetition
+	if errors.As(err, &before) {
+		return before.outcome, before.err
+	}
+	return Outcome{}, err
+}
+
+// repeated finds out what became of the request that was made first with a key.
+func (c *Commands) repeated(ctx context.Context, callID uuid.UUID, in intent, digest string) error {
+	events, err := c.Codec.ReadStream(ctx, c.Store, adapter.CallStream(callID))
+	if err != nil {
+		return &adapter.Error{
+			Code: adapter.CodeStoreUnavailable, Err: err, CallID: callID,
+			Detail: fmt.Sprintf("%s was not tried: what became of the first request with this idempotency key could not be read: %v", in.command, err),
+		}
+	}
+	call, ok := adapter.FoldCall(events)
+	var first *adapter.ApiCallRequested
+	if ok {
+		first, _ = events[0].Payload.(*adapter.ApiCallRequested)
+	}
+	if first == nil {
+		return adapter.Errorf(adapter.CodeInternal, "call %s cannot be read", callID)
+	}
+	if first.RequestDigest != digest {
+		e := adapter.Errorf(adapter.CodeIdempotencyKeyReused, "the idempotency key belongs to another request: %s of %s", first.Command, call.RequestedAt.UTC().Format("2006-01-02 15:04:05Z"))
+		e.CallID, e.CorrelationID = callID, call.CorrelationID
+		return e.WithTry("%s", adapter.CodeIdempotencyKeyReused.Explain().Next)
+	}
+	r := &repetition{outcome: Outcome{
+		CallID: callID, CorrelationID: call.CorrelationID, Status: call.Status, Realm: call.Realm, UserID: call.UserID, Repeated: true,
+	}}
+	if call.Status != adapter.CallSucceeded && call.Status != adapter.CallRequested {
+		r.err = failure(r.outcome, adapter.CallError{Code: call.Code, Message: call.Error, Keycloak: call.Keycloak}, nil)
+	}
+	if r.outcome.Steps, err = c.stepsOfCall(ctx, call); err != nil {
+		return err
+	}
+	if call.Status == adapter.CallSucceeded {
+		open := false
+		for _, s := range r.outcome.Steps {
+			open = open || s.Status == adapter.CallRequested
+		}
+		if open {
+			r.outcome.Status = adapter.CallRequested
+		} else {
+			r.err = partial(userCreated, r.outcome, nil)
+		}
+	}
+	return r
+}
+
+// stepsOfCall reads how the further calls of a business action stand.
+func (c *Commands) stepsOfCall(ctx context.Context, first adapter.Call) ([]Step, error) {
+	steps := notTried(first.Plan)
+	for n := range steps {
+		id := stepID(first.CallID, first.RequestedAt, n+1)
+		events, err := c.Codec.ReadStream(ctx, c.Store, adapter.CallStream(id))
+		if err != nil {
+			return nil, err
+		}
+		if call, ok := adapter.FoldCall(events); ok {
+			steps[n] = Step{Name: first.Plan[n], CallID: id, Status: call.Status, Code: call.Code, Detail: call.Error}
+		}
+	}
+	return steps, nil
+}
