@@ -204,7 +204,14 @@ func newTap(t *testing.T, secret string, client *http.Client) *tap {
 	return tap
 }
 
-// pointAt says where deliveries go on to, and which log they must be in then.
+func (p *tap) pointsAt() (url string, log eventstore.Reader) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.target, p.log
+}
+
+// pointAt says where deliveries go on to, and which log they must be in then. Without
+// an address the sender is told to try again.
 func (p *tap) pointAt(url string, log eventstore.Reader) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,18 +247,21 @@ func (p *tap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	status, err := p.pass(r, d)
-	if err != nil {
+	target, recorded := p.pointsAt()
+	if target == "" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	status, err := p.pass(r, d, target, recorded)
+	// A keytrail that was stopped meanwhile is not at fault.
+	if now, _ := p.pointsAt(); err != nil && now == target {
 		p.fault("%v", err)
 	}
 	w.WriteHeader(status)
 }
 
 // pass hands a delivery on, and looks into the log when it was accepted.
-func (p *tap) pass(r *http.Request, d delivery) (int, error) {
-	p.mu.Lock()
-	target, recorded := p.target, p.log
-	p.mu.Unlock()
+func (p *tap) pass(r *http.Request, d delivery, target string, recorded eventstore.Reader) (int, error) {
 	req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, target, bytes.NewReader(d.body))
 	if err != nil {
 		return http.StatusInternalServerError, err

@@ -46,7 +46,8 @@ func TestCommandLine(t *testing.T) {
 		type outcome struct {
 			CallID uuid.UUID `json:"call_id"`
 			UserID string    `json:"user_id"`
-			Code   string    `json:"code"`
+			// Code is why it was refused.
+			Code string `json:"code"`
 		}
 		command := func(want int, args ...string) outcome {
 			t.Helper()
@@ -110,7 +111,7 @@ func TestCommandLine(t *testing.T) {
 		b.proxy.Close()
 		_, complaint := run(3, "reconcile")
 		require.Contains(t, complaint, "Try:")
-		run(3, "user", "disable", judy)
+		require.Equal(t, "keycloak_unreachable", command(3, "user", "disable", judy).Code)
 		require.NotContains(t, b.database(), b.realm.ClientSecret)
 	})
 }

@@ -153,6 +153,7 @@ func (b *bundle) start() {
 // stop stops keytrail, if it runs.
 func (b *bundle) stop() {
 	if b.end != nil {
+		b.tap.pointAt("", nil)
 		b.end()
 		b.end = nil
 	}
