@@ -119,9 +119,11 @@ func functions(files *assets) template.FuncMap {
 		"between":  func(a, b time.Time) string { return trace.Duration(b.Sub(a)) },
 		"duration": trace.Duration,
 
+		"known":          func(u adapter.User, field string) bool { return u.Known(field) },
 		"userPath":       userPath,
 		"tracePath":      func(id any) string { return "/traces/" + url.PathEscape(fmt.Sprint(id)) },
 		"short":          func(id uuid.UUID) string { return id.String()[24:] },
+		"person":         person,
 		"who":            trace.Who,
 		"through":        trace.Through,
 		"value":          trace.Value,
@@ -191,6 +193,14 @@ func grouped(n int) string {
 
 func userPath(realm, id string) string {
 	return "/realms/" + url.PathEscape(realm) + "/users/" + url.PathEscape(id)
+}
+
+// person names an actor by name and kind; which client and address it was, the event
+// tells.
+func person(a *adapter.Actor) string {
+	brief := *a
+	brief.Client, brief.IP = "", ""
+	return trace.Who(&brief)
 }
 
 // ago is how long before now something was, in one unit.
