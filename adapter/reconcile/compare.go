@@ -39,10 +39,11 @@ type Comparison struct {
 	// Dropped are the differences in values that were inferred and never read back, so
 	// that the live value only tells how the inference turned out. Of attributes that is
 	// so where some that were asked for are missing and the others agree: Keycloak
-	// silently does not store those that the user profile does not manage. Read holds
-	// what the live user has instead.
+	// silently does not store those that the user profile does not manage.
 	Dropped []Difference
-	Read    adapter.Profile
+	// Confirmed are the fields whose value was inferred and turns out to be so. Noted as
+	// read, it is a belief like any other, and a later change of it is drift.
+	Confirmed []string
 	// Untold are the fields that a brief answer leaves out although something is
 	// believed about them: only a targeted read can tell.
 	Untold []string
@@ -68,7 +69,7 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	want.Attributes, actual.Attributes = sortedValues(want.Attributes), sortedValues(actual.Attributes)
 
 	toldFields := told.Fields()
-	var known, unknown, inferred []string
+	var known, unknown []string
 	for _, field := range profileFields {
 		switch {
 		case !slices.Contains(toldFields, field):
@@ -85,16 +86,21 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	if len(known) == 0 {
 		return c
 	}
-	for _, change := range adapter.DiffUsers(want, actual, known...) {
+	changes := adapter.DiffUsers(want, actual, known...)
+	for _, field := range known {
+		differs := slices.ContainsFunc(changes, func(c adapter.FieldChange) bool { return c.Field == field })
+		if believed.Origins[field].Inferred && !differs {
+			c.Confirmed = append(c.Confirmed, field)
+		}
+	}
+	for _, change := range changes {
 		d := Difference{Field: change.Field, Believed: change.Old, Actual: change.New, Origin: believed.Origins[change.Field]}
 		if d.Origin.Inferred && (d.Field != adapter.FieldAttributes || lacksOnly(want.Attributes, actual.Attributes)) {
 			c.Dropped = append(c.Dropped, d)
-			inferred = append(inferred, d.Field)
 			continue
 		}
 		c.Differences = append(c.Differences, d)
 	}
-	c.Read = pick(told, inferred...)
 	return c
 }
 

@@ -237,12 +237,12 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 	differences, young := settled(c.Differences, now, n.Settle)
 	dropped, youngDropped := settled(c.Dropped, now, n.Settle)
 
-	adopt := c.Adopt
-	if len(dropped) > 0 {
-		adopt.Attributes = c.Read.Attributes
+	adopt := n.adoptable(b.user, c)
+	for _, d := range dropped {
+		adopt = append(adopt, d.Field)
 	}
-	if len(adopt.Fields()) > 0 {
-		if err := n.adoptFields(ctx, live, adopt, readAt); err != nil {
+	if len(adopt) > 0 {
+		if err := n.adoptFields(ctx, live, pick(profileOf(live, true), adopt...), readAt); err != nil {
 			return err
 		}
 		if err := n.flushAdoptions(ctx); err != nil {
@@ -270,6 +270,19 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 	default:
 		return n.judgeRow(ctx, f, b)
 	}
+}
+
+// adoptable names the fields that are to be noted as read: those never seen, and those
+// that were inferred long enough ago and are so.
+func (n *run) adoptable(believed adapter.User, c Comparison) []string {
+	fields := c.Adopt.Fields()
+	now := n.Clock()
+	for _, field := range c.Confirmed {
+		if !isYoung(believed.Origins[field].At, now, n.Settle) {
+			fields = append(fields, field)
+		}
+	}
+	return fields
 }
 
 // judgeRow is for a user of whom the log's account is true: only the projection may

@@ -272,13 +272,13 @@ func (n *run) compareListed(ctx context.Context, live keycloak.User, believed ad
 		n.suspect(live.ID, &n.differing)
 		return nil
 	}
-	if len(c.Adopt.Fields()) > 0 {
+	if adopt := n.adoptable(believed, c); len(adopt) > 0 {
 		open, err := n.callOpen(ctx, live.ID)
 		if err != nil {
 			return err
 		}
 		if !open {
-			if err := n.adoptFields(ctx, live, c.Adopt, readAt); err != nil {
+			if err := n.adoptFields(ctx, live, pick(profileOf(live, false), adopt...), readAt); err != nil {
 				return err
 			}
 		}

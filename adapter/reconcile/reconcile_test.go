@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -516,6 +517,40 @@ func TestDroppedAttributesAreObserved(t *testing.T) {
 	w.clock.advance(time.Hour)
 	w.keycloak.change("1", func(u *keycloak.User) { u.Attributes = nil })
 	require.Equal(t, Drift, w.run().Verdict)
+}
+
+// What was inferred is noted as it is, whatever the field, and from then on a change
+// of it is drift: also where it had turned out as inferred.
+func TestInferredFieldsAreObserved(t *testing.T) {
+	t.Parallel()
+	for name, live := range map[string]string{"otherwise": "Stone", "as inferred": "Moss"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.baselined(person("1", "ann"))
+			w.happened(w.clock.Now(), &adapter.UserApiUpdated{UserChange: adapter.UserChange{
+				UserRef: ref("1"), Inferred: []string{adapter.FieldLastName}, Set: adapter.Profile{LastName: adapter.Set("Moss")},
+			}})
+			w.keycloak.change("1", func(u *keycloak.User) { u.LastName = &live })
+			require.Zero(t, w.run().Observed, "too young")
+
+			w.clock.advance(time.Hour)
+			res := w.run()
+			require.Equal(t, InSync, res.Verdict)
+			require.Equal(t, 1, res.Observed)
+			seen := recordedAs[*adapter.UserApiObserved](w)
+			require.Equal(t, []string{adapter.FieldLastName}, seen[0].Set.Fields())
+			require.Equal(t, adapter.Set(live), seen[0].Set.LastName)
+
+			w.clock.advance(time.Hour)
+			require.Zero(t, w.run().Observed, "once")
+			elsewhere := "Elsewhere"
+			w.keycloak.change("1", func(u *keycloak.User) { u.LastName = &elsewhere })
+			res = w.run()
+			require.Equal(t, Drift, res.Verdict)
+			require.JSONEq(t, strconv.Quote(live), string(res.Findings[0].Fields[0].Believed))
+		})
+	}
 }
 
 func TestBriefListing(t *testing.T) {
