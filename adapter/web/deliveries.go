@@ -153,7 +153,7 @@ func (s *Server) parked(ctx context.Context, events []adapter.Decoded) (*adapter
 
 type deliveryView struct {
 	deliveryRow
-	Events   []trace.Line
+	Events   []eventRow
 	CanRetry bool
 	// ParkedAt belongs to Parked.
 	ParkedEvent *adapter.Decoded
@@ -186,7 +186,7 @@ func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := deliveryView{Events: describe(events), ParkedEvent: parked, CanRetry: s.RetryDelivery != nil}
+	v := deliveryView{Events: rowsOf(describe(events)), ParkedEvent: parked, CanRetry: s.RetryDelivery != nil}
 	var why *adapter.DeliveryParked
 	if parked != nil {
 		why, _ = parked.Payload.(*adapter.DeliveryParked)

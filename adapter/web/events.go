@@ -9,14 +9,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
-	"github.com/keytrail/keytrail/adapter/trace"
 	"github.com/keytrail/keytrail/eventstore"
 )
 
 var categories = []string{adapter.CategoryDelivery, adapter.CategoryUser, adapter.CategoryCall, adapter.CategoryReconciliation}
 
 type eventsView struct {
-	Events   []trace.Line
+	Events   []eventRow
 	Filters  []filter
 	Category string
 	Type     string
@@ -50,7 +49,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v.Events, v.Pager = describe(events), pagerOf(r, next)
+	v.Events, v.Pager = rowsOf(describe(events)), pagerOf(r, next)
 	return s.render(w, r, http.StatusOK, "events", "events", "Events", v)
 }
 

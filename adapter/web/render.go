@@ -224,14 +224,18 @@ const maxJSON = 64 << 10
 
 // indented shows data as people read JSON.
 func indented(v any) (string, error) {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // the template escapes, and people want to read
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
 		return "", fmt.Errorf("showing data: %w", err)
 	}
-	if len(b) > maxJSON {
-		return strings.ToValidUTF8(string(b[:maxJSON]), "") + "\n… (longer: the API has all of it)", nil
+	text := strings.TrimSuffix(b.String(), "\n")
+	if len(text) > maxJSON {
+		return strings.ToValidUTF8(text[:maxJSON], "") + "\n… (longer: the API has all of it)", nil
 	}
-	return string(b), nil
+	return text, nil
 }
 
 var fieldNames = map[string]string{

@@ -62,7 +62,7 @@ func toneClass(t trace.Tone) string {
 const (
 	fallWidth  = 1040
 	fallLabels = 380 // where the time axis begins
-	fallRight  = 70  // room for the last label
+	fallRight  = 110 // room for the last label
 	fallTop    = 34
 	fallRow    = 26
 	// fallIndent is for each event above; deeper ones stand at the same depth.
@@ -215,7 +215,7 @@ const (
 
 // causalGraph draws which event led to which: a row for each event in the order of the
 // story, a column for each stream, a line from each cause to its effect; dashed where
-// it is a further cause.
+// it is a further cause, or one that the event itself does not name.
 func causalGraph(lines []trace.Line) template.HTML {
 	lines = slices.Clone(lines)
 	storyOrder(lines)
@@ -241,18 +241,27 @@ func causalGraph(lines []trace.Line) template.HTML {
 	var shapes drawing
 	for i, l := range lines {
 		x, y := at(i)
-		for n, cause := range l.Causes {
+		join := func(cause uuid.UUID, class string) bool {
 			from, ok := rows[cause]
 			if !ok || from == i {
-				continue
+				return false
 			}
 			edges++
 			cx, cy := at(from)
+			shapes.add(`<path d="%s" class="%s"/>`, edge(cx, cy, x, y, between(lines, columns, from, i)), class)
+			return true
+		}
+		joined := false
+		for n, cause := range l.Causes {
 			class := "edge"
 			if n > 0 {
 				class = "edge further"
 			}
-			shapes.add(`<path d="%s" class="%s"/>`, edge(cx, cy, x, y, between(lines, columns, from, i)), class)
+			joined = join(cause, class) || joined
+		}
+		if !joined {
+			// What the event itself cannot know: an echo follows from the attempt.
+			join(l.Parent, "edge further")
 		}
 	}
 	for i, l := range lines {

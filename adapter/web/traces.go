@@ -3,7 +3,10 @@ package web
 import (
 	"html/template"
 	"net/http"
+	"slices"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter/trace"
 )
@@ -14,7 +17,7 @@ const maxTraceEvents = 300
 type traceView struct {
 	trace.Trace
 	trace.Origin
-	Lines []trace.Line
+	Lines []eventRow
 	// Hidden is how many events are not listed.
 	Hidden    int
 	Waterfall template.HTML
@@ -22,6 +25,34 @@ type traceView struct {
 	// Drawn is how many events the diagrams show, where that is not all.
 	Drawn int
 	Links []link
+}
+
+// eventRow is an event in a list, with links to those of its causes that the list has.
+type eventRow struct {
+	trace.Line
+	CausedBy []link
+}
+
+func rowsOf(lines []trace.Line) []eventRow {
+	texts := make(map[uuid.UUID]string, len(lines))
+	for _, l := range lines {
+		texts[l.EventID] = l.Text
+	}
+	rows := make([]eventRow, 0, len(lines))
+	for _, l := range lines {
+		row := eventRow{Line: l}
+		causes := l.Causes
+		if !slices.ContainsFunc(causes, func(id uuid.UUID) bool { return texts[id] != "" }) {
+			causes = []uuid.UUID{l.Parent} // as the graph does
+		}
+		for _, id := range causes {
+			if text := texts[id]; text != "" {
+				row.CausedBy = append(row.CausedBy, link{first(80, text), "#e-" + id.String()})
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 type link struct{ Label, Path string }
@@ -32,18 +63,20 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := traceView{Trace: t, Origin: trace.OriginOf(t), Lines: trace.Lines(t)}
-	drawn := v.Lines
+	v := traceView{Trace: t, Origin: trace.OriginOf(t)}
+	lines := trace.Lines(t)
+	drawn := lines
 	if len(drawn) > maxDrawn {
 		drawn = drawn[:maxDrawn]
 		v.Drawn = maxDrawn
 	}
 	v.Waterfall = waterfall(t, drawn)
 	v.Graph = causalGraph(drawn)
-	if len(v.Lines) > maxTraceEvents {
-		v.Hidden = len(v.Lines) - maxTraceEvents
-		v.Lines = v.Lines[:maxTraceEvents]
+	if len(lines) > maxTraceEvents {
+		v.Hidden = len(lines) - maxTraceEvents
+		lines = lines[:maxTraceEvents]
 	}
+	v.Lines = rowsOf(lines)
 	for _, u := range t.Users[:min(len(t.Users), 5)] {
 		name := u.Username
 		if name == "" {
@@ -55,7 +88,7 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 		v.Links = append(v.Links, link{"Call " + c.Command, "/calls/" + c.CallID.String()})
 	}
 	seen := map[string]bool{}
-	for _, l := range v.Lines {
+	for _, l := range lines {
 		category, id, _ := strings.Cut(l.Stream, "/")
 		if seen[l.Stream] || len(v.Links) > 12 {
 			continue
