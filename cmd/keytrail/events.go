@@ -46,7 +46,7 @@ func (c *eventsTail) Run(ctx context.Context, s *session) error {
 			}
 			switch {
 			case ctx.Err() != nil: // it runs until it is stopped
-				return nil
+				return nil //nolint:nilerr // stopping it is how it ends
 			case err != nil:
 				return err
 			}
