@@ -4,7 +4,7 @@ import "net/http"
 
 // api is every route of the API that is built, as in the contract.
 func (s *Server) api() []route {
-	return []route{
+	return append([]route{
 		{http.MethodGet, "/realms/{realm}/users", s.listUsers},
 		{http.MethodPost, "/realms/{realm}/users", s.createUser},
 		{http.MethodGet, userPath, s.showUser},
@@ -31,5 +31,5 @@ func (s *Server) api() []route {
 		{http.MethodGet, "/deliveries/parked", s.listParked},
 		{http.MethodGet, "/deliveries/{id}", s.showDelivery},
 		{http.MethodPost, "/deliveries/{id}/retry", s.retryDelivery},
-	}
+	}, s.accountRoutes()...)
 }

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,9 +22,12 @@ import (
 	"github.com/keytrail/keytrail/keycloak/webhook"
 )
 
-// idempotencyHeader is refused until it is kept: whoever sends it repeats a request
-// blindly.
+// idempotencyHeader names a request: sent again with the same key, it is answered with
+// what became of the first.
 const idempotencyHeader = "Idempotency-Key"
+
+// maxKey bounds an idempotency key, in bytes.
+const maxKey = 255
 
 // maxReason bounds a reason, in bytes.
 const maxReason = 2000
@@ -30,13 +35,38 @@ const maxReason = 2000
 // command is what every command's body may say.
 type command struct {
 	reason string
+	// key is the idempotency key, "" for none; digest tells requests with one apart.
+	key, digest string
 }
 
-// withReason returns ctx with the reason in its call context.
-func (c command) withReason(ctx context.Context) context.Context {
+// context returns ctx with the reason in its call context, and the idempotency key.
+func (c command) context(ctx context.Context) context.Context {
 	call, _ := adapter.CallFrom(ctx)
 	call.Reason = c.reason
-	return adapter.WithCall(ctx, call)
+	ctx = adapter.WithCall(ctx, call)
+	if c.key != "" {
+		ctx = outbound.WithIdempotencyKey(ctx, c.key, c.digest)
+	}
+	return ctx
+}
+
+// digestOf tells requests apart: by method, path, and the members of the body in
+// whatever order and spacing. A password is left out, since its digest would be kept,
+// and tell whether somebody has guessed it.
+func digestOf(r *http.Request, members map[string]json.RawMessage) string {
+	told := maps.Clone(members)
+	delete(told, fieldPassword)
+	body, err := json.Marshal(told) // sorted and without spaces
+	if err != nil {
+		body = nil // members were read from JSON: they always encode
+	}
+	sum := sha256.Sum256([]byte(r.Method + "\x00" + r.URL.EscapedPath() + "\x00" + string(body)))
+	return hex.EncodeToString(sum[:])
+}
+
+// validKey reports a key of visible ASCII characters.
+func validKey(key string) bool {
+	return len(key) <= maxKey && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 }
 
 // field reads one field of a body. It returns what is wrong with the value, "" for
@@ -48,8 +78,11 @@ type field func(raw json.RawMessage) string
 // once.
 func readCommand(w http.ResponseWriter, r *http.Request, fields map[string]field) (command, error) {
 	var c command
-	if r.Header.Get(idempotencyHeader) != "" {
-		return c, notBuiltYet("the header " + idempotencyHeader)
+	if keys := r.Header.Values(idempotencyHeader); len(keys) > 0 {
+		if len(keys) > 1 || keys[0] == "" || !validKey(keys[0]) {
+			return c, faults{{idempotencyHeader, fmt.Sprintf("must be there once, with 1 to %d visible ASCII characters, such as a UUID", maxKey)}}.err()
+		}
+		c.key = keys[0]
 	}
 	q := queryOf(r)
 	if err := q.err(); err != nil {
@@ -66,6 +99,7 @@ func readCommand(w http.ResponseWriter, r *http.Request, fields map[string]field
 		return c, err
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
+		c.digest = digestOf(r, nil)
 		return c, nil
 	}
 	if err := checkJSON(r); err != nil {
@@ -75,6 +109,7 @@ func readCommand(w http.ResponseWriter, r *http.Request, fields map[string]field
 	if err != nil {
 		return c, err
 	}
+	c.digest = digestOf(r, members)
 	known := maps.Clone(fields)
 	if known == nil {
 		known = map[string]field{}
@@ -98,6 +133,16 @@ func readCommand(w http.ResponseWriter, r *http.Request, fields map[string]field
 		}
 	}
 	return c, f.err()
+}
+
+// readRequest reads the body of what is asked of keytrail itself: a reason at most. It
+// keeps no idempotency keys; whoever sends one must not think so.
+func readRequest(w http.ResponseWriter, r *http.Request) (command, error) {
+	c, err := readCommand(w, r, nil)
+	if err == nil && c.key != "" {
+		err = notBuiltYet("the header " + idempotencyHeader + " at this address")
+	}
+	return c, err
 }
 
 // decodeObject reads a JSON object whose members each stand there once. Names are
@@ -165,6 +210,11 @@ type outcome struct {
 	Status        adapter.CallStatus `json:"status"`
 	Realm         string             `json:"realm"`
 	UserID        string             `json:"user_id"`
+	// Steps are the further calls of the same business action.
+	Steps []outbound.Step `json:"steps,omitempty"`
+	// Repeated is true where an idempotency key was sent before: this became of the
+	// first request, and nothing was done now.
+	Repeated bool `json:"repeated,omitempty"`
 	// Code, Detail and Try say what is known where the outcome is not.
 	Code   adapter.Code `json:"code,omitempty"`
 	Detail string       `json:"detail,omitempty"`
@@ -172,8 +222,17 @@ type outcome struct {
 }
 
 func outcomeOf(o outbound.Outcome) outcome {
-	return outcome{CorrelationID: o.CorrelationID, CallID: o.CallID, Status: o.Status, Realm: o.Realm, UserID: o.UserID}
+	return outcome{CorrelationID: o.CorrelationID, CallID: o.CallID, Status: o.Status, Realm: o.Realm, UserID: o.UserID, Steps: o.Steps, Repeated: o.Repeated}
 }
+
+// commandError is the failure of a command of several calls, with what was done.
+type commandError struct {
+	err     error
+	outcome outbound.Outcome
+}
+
+func (e *commandError) Error() string { return e.err.Error() }
+func (e *commandError) Unwrap() error { return e.err }
 
 // perform runs a command and answers with its outcome: done where it succeeded, 202
 // where it is still open after Config.CommandWait or its outcome is unknown, a problem
@@ -184,7 +243,7 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, c command, done
 		err     error
 	}
 	requested, finished := make(chan outbound.Outcome, 1), make(chan result, 1)
-	ctx := outbound.OnRequested(c.withReason(r.Context()), func(o outbound.Outcome) {
+	ctx := outbound.OnRequested(c.context(r.Context()), func(o outbound.Outcome) {
 		select {
 		case requested <- o:
 		default: // a command of several calls is known by its first
@@ -217,8 +276,14 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, c command, done
 				o.Code, o.Detail, o.Try = e.Code, e.Detail, e.Try
 				return s.answerOpen(w, o)
 			}
+			if res.err != nil && len(res.outcome.Steps) > 0 {
+				return &commandError{err: res.err, outcome: res.outcome}
+			}
 			if res.err != nil {
 				return res.err
+			}
+			if res.outcome.Status.Open() {
+				return s.answerOpen(w, outcomeOf(res.outcome)) // the first request with this key is under way
 			}
 			if done == http.StatusCreated {
 				w.Header().Set("Location", fmt.Sprintf("%s/realms/%s/users/%s", apiRoot, url.PathEscape(res.outcome.Realm), url.PathEscape(res.outcome.UserID)))

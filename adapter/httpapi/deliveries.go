@@ -50,7 +50,7 @@ type Retrier interface {
 // retryDelivery is POST /deliveries/{id}/retry: 200 with the delivery once it is
 // interpreted; those that waited behind it follow.
 func (s *Server) retryDelivery(w http.ResponseWriter, r *http.Request) error {
-	if _, err := readCommand(w, r, nil); err != nil {
+	if _, err := readRequest(w, r); err != nil {
 		return err
 	}
 	stream, err := s.deliveryStream(r.Context(), param(r, "id"))

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/eventstore"
 )
 
@@ -30,7 +32,8 @@ const (
 // meaning is what a code becomes over HTTP.
 type meaning struct {
 	status int
-	title  string
+	// title is empty where the catalogue has one.
+	title string
 	// retryAfter, where not zero, is when to try the same request again.
 	retryAfter time.Duration
 }
@@ -40,38 +43,54 @@ type meaning struct {
 // Keycloak, or the way there, is at fault and 503 that the same request may succeed
 // soon, which a Retry-After then says too.
 var meanings = map[adapter.Code]meaning{
-	adapter.CodeInvalidRequest:       {http.StatusBadRequest, "The request is not valid", 0},
-	adapter.CodeNotFound:             {http.StatusNotFound, "Not found", 0},
-	adapter.CodeUserNotFound:         {http.StatusNotFound, "The user is not known", 0},
-	adapter.CodeNotYetKnown:          {http.StatusNotFound, "Nothing was known at that moment", 0},
-	adapter.CodeAlreadyEnabled:       {http.StatusConflict, "The user is enabled already", 0},
-	adapter.CodeAlreadyDisabled:      {http.StatusConflict, "The user is disabled already", 0},
-	adapter.CodeIdempotencyKeyReused: {http.StatusUnprocessableEntity, "The idempotency key belongs to another request", 0},
-	adapter.CodeNotParked:            {http.StatusConflict, "The delivery is not parked", 0},
-	adapter.CodeWaitsBehind:          {http.StatusConflict, "Another delivery comes first", 0},
-	adapter.CodeStillParked:          {http.StatusUnprocessableEntity, "The delivery still cannot be interpreted", 0},
-	adapter.CodeNotBuilt:             {http.StatusNotImplemented, "This part is not built yet", 0},
-	adapter.CodeOverloaded:           {http.StatusTooManyRequests, "Too many requests at once", 2 * time.Second},
-	adapter.CodeStoreUnavailable:     {http.StatusServiceUnavailable, "The event store cannot commit now", 5 * time.Second},
-	adapter.CodeInternal:             {http.StatusInternalServerError, "Something inside keytrail failed", 0},
+	adapter.CodeInvalidRequest:       {http.StatusBadRequest, "", 0},
+	adapter.CodeNotFound:             {http.StatusNotFound, "", 0},
+	adapter.CodeUserNotFound:         {http.StatusNotFound, "", 0},
+	adapter.CodeNotYetKnown:          {http.StatusNotFound, "", 0},
+	adapter.CodeAlreadyEnabled:       {http.StatusConflict, "", 0},
+	adapter.CodeAlreadyDisabled:      {http.StatusConflict, "", 0},
+	adapter.CodeIdempotencyKeyReused: {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeNotParked:            {http.StatusConflict, "", 0},
+	adapter.CodeWaitsBehind:          {http.StatusConflict, "", 0},
+	adapter.CodeStillParked:          {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeAlreadyHasRole:       {http.StatusConflict, "", 0},
+	adapter.CodeRoleNotHeld:          {http.StatusConflict, "", 0},
+	adapter.CodeAlreadyMember:        {http.StatusConflict, "", 0},
+	adapter.CodeNotMember:            {http.StatusConflict, "", 0},
+	adapter.CodeManagedMember:        {http.StatusConflict, "", 0},
+	adapter.CodeNotLocked:            {http.StatusConflict, "", 0},
+	adapter.CodeEmailMissing:         {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeNotBuilt:             {http.StatusNotImplemented, "", 0},
+	adapter.CodeOverloaded:           {http.StatusTooManyRequests, "", 2 * time.Second},
+	adapter.CodeStoreUnavailable:     {http.StatusServiceUnavailable, "", 5 * time.Second},
+	adapter.CodeInternal:             {http.StatusInternalServerError, "", 0},
 
-	adapter.CodeKeycloakNotConfigured: {http.StatusNotImplemented, "No Keycloak is configured", 0},
-	adapter.CodeKeycloakInvalid:       {http.StatusUnprocessableEntity, "Keycloak does not accept the values", 0},
-	adapter.CodeKeycloakUnauthorized:  {http.StatusBadGateway, "Keycloak does not accept keytrail's client", 0},
-	adapter.CodeKeycloakForbidden:     {http.StatusBadGateway, "Keycloak does not let keytrail do this", 0},
-	adapter.CodeKeycloakNotFound:      {http.StatusNotFound, "Keycloak does not know this", 0},
-	adapter.CodeKeycloakConflict:      {http.StatusConflict, "Keycloak refused: it is taken", 0},
-	adapter.CodeKeycloakRejected:      {http.StatusBadGateway, "Keycloak gave an unexpected answer", 0},
-	adapter.CodeKeycloakUnavailable:   {http.StatusServiceUnavailable, "Keycloak cannot serve now", 10 * time.Second},
-	adapter.CodeKeycloakUnreachable:   {http.StatusBadGateway, "Keycloak could not be reached", 0},
+	adapter.CodeKeycloakNotConfigured: {http.StatusNotImplemented, "", 0},
+	adapter.CodeKeycloakInvalid:       {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeKeycloakUnauthorized:  {http.StatusBadGateway, "", 0},
+	adapter.CodeKeycloakForbidden:     {http.StatusBadGateway, "", 0},
+	adapter.CodeKeycloakNotFound:      {http.StatusNotFound, "", 0},
+	adapter.CodeRealmNotFound:         {http.StatusNotFound, "", 0},
+	adapter.CodeRoleNotFound:          {http.StatusNotFound, "", 0},
+	adapter.CodeClientNotFound:        {http.StatusNotFound, "", 0},
+	adapter.CodeGroupNotFound:         {http.StatusNotFound, "", 0},
+	adapter.CodeOrganizationNotFound:  {http.StatusNotFound, "", 0},
+	adapter.CodePasswordRejected:      {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeKeycloakMailFault:     {http.StatusBadGateway, "", 0},
+	// What was done stands: the steps say which part is missing, and why.
+	adapter.CodePartiallyDone:       {http.StatusBadGateway, "", 0},
+	adapter.CodeKeycloakConflict:    {http.StatusConflict, "", 0},
+	adapter.CodeKeycloakRejected:    {http.StatusBadGateway, "", 0},
+	adapter.CodeKeycloakUnavailable: {http.StatusServiceUnavailable, "", 10 * time.Second},
+	adapter.CodeKeycloakUnreachable: {http.StatusBadGateway, "", 0},
 	// An unknown outcome is told as 202 by the commands; elsewhere it is a fault.
-	adapter.CodeOutcomeUnknown: {http.StatusBadGateway, "The outcome is not known", 0},
-	adapter.CodeInterrupted:    {http.StatusServiceUnavailable, "Interrupted before it was done", 5 * time.Second},
+	adapter.CodeOutcomeUnknown: {http.StatusBadGateway, "", 0},
+	adapter.CodeInterrupted:    {http.StatusServiceUnavailable, "", 5 * time.Second},
 
-	adapter.CodeListingIncomplete: {http.StatusBadGateway, "Keycloak's list of users is incomplete", 0},
-	adapter.CodeListingEmpty:      {http.StatusBadGateway, "Keycloak's list of users is empty", 0},
-	adapter.CodeProjectionBehind:  {http.StatusServiceUnavailable, "The projections are behind", 5 * time.Second},
-	adapter.CodeRunInProgress:     {http.StatusConflict, "Such a run is under way already", 0},
+	adapter.CodeListingIncomplete: {http.StatusBadGateway, "", 0},
+	adapter.CodeListingEmpty:      {http.StatusBadGateway, "", 0},
+	adapter.CodeProjectionBehind:  {http.StatusServiceUnavailable, "", 5 * time.Second},
+	adapter.CodeRunInProgress:     {http.StatusConflict, "", 0},
 
 	codeUnauthorized:     {http.StatusUnauthorized, "Not authenticated", 0},
 	codeSignature:        {http.StatusUnauthorized, "The signature is missing or wrong", 0},
@@ -94,8 +113,12 @@ type problem struct {
 	Code          adapter.Code `json:"code"`
 	CorrelationID *uuid.UUID   `json:"correlation_id,omitempty"`
 	CallID        *uuid.UUID   `json:"call_id,omitempty"`
-	// Try is the next step.
-	Try string `json:"try,omitempty"`
+	// Cause is the usual cause of a command's failure, Try the next step.
+	Cause string `json:"cause,omitempty"`
+	Try   string `json:"try,omitempty"`
+	// UserID and Steps say how far an action of several calls came.
+	UserID string          `json:"user_id,omitempty"`
+	Steps  []outbound.Step `json:"steps,omitempty"`
 	// Errors are the faults of a request, all at once.
 	Errors []fault `json:"errors,omitempty"`
 }
@@ -158,11 +181,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		s.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", routeOf(r), "status", m.status, "code", e.Code, "error", err)
 	}
 	p := problem{
-		Type: problemType + string(e.Code), Title: m.title, Status: m.status, Detail: e.Error(), Code: e.Code, Try: e.Try,
+		Type: problemType + string(e.Code), Title: cmp.Or(m.title, e.Code.Explain().Title), Status: m.status, Detail: e.Error(), Code: e.Code, Try: e.Try,
 		CorrelationID: idOrNil(e.CorrelationID), CallID: idOrNil(e.CallID),
 	}
 	if p.CorrelationID == nil {
 		p.CorrelationID = idOrNil(requestOf(r).given)
+	}
+	if e.CallID != uuid.Nil {
+		p.Cause = e.Code.Explain().Cause
+	}
+	var several *commandError
+	if errors.As(err, &several) {
+		p.UserID, p.Steps = several.outcome.UserID, several.outcome.Steps
 	}
 	var f faults
 	if errors.As(err, &f) {

@@ -88,7 +88,7 @@ type rebuildStarted struct {
 
 // rebuildProjection is POST /projections/{name}/rebuild: 202, and the rebuild goes on.
 func (s *Server) rebuildProjection(w http.ResponseWriter, r *http.Request) error {
-	if _, err := readCommand(w, r, nil); err != nil {
+	if _, err := readRequest(w, r); err != nil {
 		return err
 	}
 	name := param(r, "name")

@@ -32,7 +32,7 @@ type Reconciler interface {
 // startReconciliation is POST /realms/{realm}/reconciliations: 202 with the run, whose
 // result is at the Location.
 func (s *Server) startReconciliation(w http.ResponseWriter, r *http.Request) error {
-	command, err := readCommand(w, r, nil)
+	command, err := readRequest(w, r)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (s *Server) startReconciliation(w http.ResponseWriter, r *http.Request) err
 		return adapter.Errorf(adapter.CodeKeycloakNotConfigured, "no Keycloak is configured, so there is nothing to compare with").
 			WithTry("set KEYTRAIL_KEYCLOAK_URL, KEYTRAIL_KEYCLOAK_CLIENT_ID and KEYTRAIL_KEYCLOAK_CLIENT_SECRET")
 	}
-	run, err := s.Reconciler.Start(command.withReason(r.Context()), param(r, "realm"))
+	run, err := s.Reconciler.Start(command.context(r.Context()), param(r, "realm"))
 	if err != nil {
 		return err
 	}

@@ -20,51 +20,29 @@ type Commands interface {
 	EnableUser(ctx context.Context, realm string, ref outbound.UserRef) (outbound.Outcome, error)
 	DisableUser(ctx context.Context, realm string, ref outbound.UserRef) (outbound.Outcome, error)
 	DeleteUser(ctx context.Context, realm string, ref outbound.UserRef) (outbound.Outcome, error)
+	AccountCommands
 }
 
 // createUser is POST /realms/{realm}/users. Null is as if the field were left out.
 func (s *Server) createUser(w http.ResponseWriter, r *http.Request) error {
 	var u outbound.NewUser
-	var later []string
-	notYet := func(name string) field {
-		return func(raw json.RawMessage) string {
-			if !isNull(raw) {
-				later = append(later, name)
-			}
-			return ""
-		}
-	}
 	fields := profileFields(&u.Profile, unsaid)
-	fields["password"] = textField(func(text string) string {
-		if text == "" {
-			return "must not be empty"
-		}
-		u.Password = text
+	fields[fieldPassword] = passwordField(&u.Password)
+	fields["groups"] = namesField(&u.Groups, `a list of full group paths, which begin with /, such as ["/staff"]`, fullPaths)
+	fields["roles"] = namesField(&u.Roles, `a list of names of realm roles, such as ["auditor"]`, filledTexts)
+	fields["client_roles"] = func(raw json.RawMessage) string {
+		var roles adapter.Optional[map[string][]string]
+		fault := optionalField(&roles, unsaid, keep, `an object of lists by client id, such as {"shop":["clerk"]}`, filledNames)(raw)
+		u.ClientRoles, _ = roles.Get()
+		return fault
+	}
+	fields["organization"] = textField(func(text string) string {
+		u.Organization = text
 		return ""
 	})
-	fields["groups"] = func(raw json.RawMessage) string {
-		if isNull(raw) {
-			return ""
-		}
-		if json.Unmarshal(raw, &u.Groups) != nil {
-			return "must be a list of group paths, such as [\"/staff\"]"
-		}
-		for _, path := range u.Groups {
-			if !strings.HasPrefix(path, "/") {
-				return "must hold full paths, which begin with /"
-			}
-		}
-		return ""
-	}
-	for _, name := range []string{"roles", "client_roles", "organization"} {
-		fields[name] = notYet(name)
-	}
 	c, err := readCommand(w, r, fields)
 	if err != nil {
 		return err
-	}
-	if len(later) > 0 {
-		return notBuiltYet("creating a user with " + strings.Join(later, " and "))
 	}
 	if name, ok := u.Username.Get(); !ok || name == "" {
 		return faults{{adapter.FieldUsername, "is needed"}}.err()
