@@ -79,7 +79,8 @@ type AuditFilter struct {
 	Realm string
 	// Actor is an actor's id or exact user name.
 	Actor string
-	// User is the id or the user name of the user to whom it was done.
+	// User is the id of the user to whom it was done, or the user name that they had
+	// then, in any case.
 	User string
 	// Type is a type of event or an action.
 	Type string

@@ -199,7 +199,7 @@ func TestAnyArrivalGivesTheTrailOfTheWholeLog(t *testing.T) {
 		w := &world{T: t, p: p, realm: fmt.Sprint("realm", run), start: start}
 		e := projections.New(p.DB, p.Store, p.Codec, projections.Options{BatchSize: rapid.IntRange(1, 5).Draw(t, "batch")})
 		require.NoError(t, e.Register(projection))
-		for range rapid.IntRange(1, 15).Draw(t, "steps") {
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			w.step()
 			if rapid.Bool().Draw(t, "fold now") {
 				w.catchUp(e)
