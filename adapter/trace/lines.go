@@ -49,7 +49,7 @@ func Lines(t Trace) []Line {
 	newTree(t.Events).walk(func(n *node) {
 		l := Line{
 			View: n.View, At: moment(n.View), Depth: n.depth, Label: labels[n.Stream],
-			Text: s.describe(n.View) + aside(n, head), Tone: toneOf(n.View), Causes: causesOfView(n.View),
+			Text: s.describe(n.View) + aside(n, head), Tone: ToneOf(n.View), Causes: causesOfView(n.View),
 		}
 		if n.parent != nil {
 			l.Parent = n.parent.EventID
@@ -59,7 +59,8 @@ func Lines(t Trace) []Line {
 	return lines
 }
 
-func toneOf(v adapter.View) Tone {
+// ToneOf says how an event is to be taken.
+func ToneOf(v adapter.View) Tone {
 	switch eventStyle(v) {
 	case red:
 		return ToneBad
