@@ -288,6 +288,29 @@ func TestTraps(t *testing.T) {
 		require.True(t, then.Enabled)
 		require.True(t, b.believed(imported).Deleted, "a creation that comes after its deletion revives nobody")
 
+		// Racing changes: neither their times nor their arrival tell which was the last. What
+		// is believed is marked as a guess, read, and then held to.
+		told := len(b.story(eve))
+		const racers = 8
+		raced := make(chan error, racers)
+		for i := range racers {
+			go func() {
+				_, err := b.realm.Do(t.Context(), http.MethodPut, "/users/"+eve, object{"lastName": fmt.Sprintf("Moss %d", i)}, nil)
+				raced <- err
+			}()
+		}
+		for range racers {
+			require.NoError(t, <-raced)
+		}
+		b.until("the racing changes", func() bool { return len(b.story(eve)) == told+racers })
+		require.True(t, b.believed(eve).Origins[adapter.FieldLastName].Inferred)
+		result, err = b.reconcile()
+		require.NoError(t, err)
+		require.Empty(t, result.Findings)
+		require.NoError(t, b.app.CatchUp(t.Context()))
+		require.Equal(t, live[object](b, "/users/"+eve)["lastName"], *b.believed(eve).LastName)
+		require.False(t, b.believed(eve).Origins[adapter.FieldLastName].Inferred)
+
 		head := b.count()
 		for _, d := range b.tap.seen() {
 			status, answer := b.deliver(d.body, d.signature)
