@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/config"
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/projections"
@@ -47,6 +48,9 @@ type problem struct {
 	Try           string       `json:"try,omitempty"`
 	CorrelationID *uuid.UUID   `json:"correlation_id,omitempty"`
 	CallID        *uuid.UUID   `json:"call_id,omitempty"`
+	// UserID and Steps say how far a command of several calls came.
+	UserID string          `json:"user_id,omitempty"`
+	Steps  []outbound.Step `json:"steps,omitempty"`
 }
 
 // printErrorJSON prints an error on standard output, where a program that asked for
@@ -62,6 +66,10 @@ func (s *session) printErrorJSON(err error) {
 		if e.CallID != uuid.Nil {
 			p.CallID = &e.CallID
 		}
+	}
+	var several *stepsError
+	if errors.As(err, &several) {
+		p.UserID, p.Steps = several.outcome.UserID, several.outcome.Steps
 	}
 	// Errors of other packages carry their next step in the text.
 	if detail, try, ok := strings.Cut(p.Detail, "\nTry: "); ok && p.Try == "" {

@@ -74,6 +74,12 @@ func keycloakCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case "create-user":
 		location := f.admin(ts, http.MethodPost, "/users", fields(ts, append([]string{"username=" + name, "enabled=true"}, rest...)))
 		ts.Setenv(strings.ToUpper(name), location[strings.LastIndex(location, "/")+1:])
+	case "role":
+		f.realm.AddRole(name)
+	case "group":
+		ts.Setenv(strings.ToUpper(name), f.realm.AddGroup(name))
+	case "locked":
+		f.realm.SetLoginFailures(f.user(ts, name).ID, 5)
 	case "update-user":
 		f.admin(ts, http.MethodPut, "/users/"+f.user(ts, name).ID, fields(ts, rest))
 	case "delete-user":

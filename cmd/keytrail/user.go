@@ -29,10 +29,14 @@ type userCommand struct {
 	Disable userDisable `cmd:"" help:"Disable a user in Keycloak."`
 	Delete  userDelete  `cmd:"" help:"Delete a user in Keycloak."`
 
-	Role          notBuilt `cmd:"" help:"Not built yet: add, remove."`
-	Group         notBuilt `cmd:"" help:"Not built yet: add, remove."`
-	Organization  notBuilt `cmd:"" help:"Not built yet: add, remove."`
-	ResetPassword notBuilt `cmd:"" help:"Not built yet."`
+	Role            userRole            `cmd:"" help:"Give and take realm and client roles."`
+	Group           userGroup           `cmd:"" help:"Join and leave groups."`
+	Organization    userOrganization    `cmd:"" help:"Join and leave organizations."`
+	RequiredActions userRequiredActions `cmd:"" help:"Set what a user has to do at the next login."`
+	ResetPassword   userResetPassword   `cmd:"" help:"Set a user's password."`
+	SendVerifyEmail userSendVerifyEmail `cmd:"" help:"Make Keycloak send the user a link to verify the address."`
+	Logout          userLogout          `cmd:"" help:"End all of a user's sessions."`
+	Unlock          userUnlock          `cmd:"" help:"End a lock-out by brute-force detection."`
 }
 
 // target names a user.
@@ -204,17 +208,20 @@ func (f profileFlags) profile() adapter.Profile {
 }
 
 type userCreate struct {
-	Username     string   `arg:"" help:"User name."`
-	Realm        string   `help:"Realm; may be left out where exactly one is configured."`
-	Enabled      bool     `help:"Create the user enabled (--no-enabled: disabled)." default:"true" negatable:""`
-	PasswordFile string   `help:"File that holds the initial password; - reads standard input." placeholder:"FILE"`
-	Group        []string `help:"Full path of a group to join, repeatable." placeholder:"PATH"`
+	Username     string `arg:"" help:"User name."`
+	Realm        string `help:"Realm; may be left out where exactly one is configured."`
+	Enabled      bool   `help:"Create the user enabled (--no-enabled: disabled)." default:"true" negatable:""`
+	PasswordFile string `help:"File that holds the initial password; - reads standard input." placeholder:"FILE"`
+	givenFlags
 	profileFlags
 	because
 }
 
 func (c *userCreate) Run(ctx context.Context, s *session) error {
-	u := outbound.NewUser{Profile: c.profile(), Groups: c.Group}
+	u := outbound.NewUser{Profile: c.profile()}
+	if err := c.give(&u); err != nil {
+		return err
+	}
 	u.Username = adapter.Set(c.Username)
 	u.Enabled = adapter.Set(c.Enabled)
 	if c.PasswordFile != "" {
@@ -313,6 +320,10 @@ func (s *session) change(ctx context.Context, realmName, id string, why because,
 	if err != nil {
 		if !s.json && out.CallID != uuid.Nil {
 			fmt.Fprintf(s.stderr, "Call %s %s.\n", out.CallID, out.Status)
+			s.printSteps(out)
+		}
+		if len(out.Steps) > 0 {
+			return &stepsError{err: err, outcome: out}
 		}
 		return err
 	}
