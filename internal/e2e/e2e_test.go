@@ -336,7 +336,7 @@ func (b *bundle) stored() []string {
 }
 
 // untilAllRecorded waits until every event that Keycloak has stored is recorded, and
-// sees that none is there twice.
+// sees that none is there twice, contradicts itself, or could not be understood.
 func (b *bundle) untilAllRecorded() {
 	b.t.Helper()
 	stored := b.stored()
@@ -348,6 +348,10 @@ func (b *bundle) untilAllRecorded() {
 	for id, n := range b.received() {
 		require.Equal(b.t, 1, n, "event %s is recorded once", id)
 	}
+	for _, e := range b.events(eventstore.LogQuery{Types: []string{adapter.TypeDeliveryConfirmed}}) {
+		require.Empty(b.t, e.Payload.(*adapter.DeliveryConfirmed).Differs, "push and pull tell the same: %s", e.Data)
+	}
+	require.Zero(b.t, b.count(adapter.TypeDeliveryParked), "Keycloak sends nothing that cannot be understood")
 }
 
 // userEventsFollow checks that every user event follows from a delivery, or from a
