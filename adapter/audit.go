@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -41,9 +42,10 @@ type AuditEntry struct {
 	Realm      string              `json:"realm"`
 	// Actor is who did it, nil where nobody knows.
 	Actor *Actor `json:"actor"`
-	// Action is what was done: "user.disable" for users, whether keytrail did it or
-	// somebody in Keycloak, "CLIENT UPDATE" for Keycloak's admin events about anything
-	// else, and "drift.appeared" for drift.
+	// Action is what was done: "user.disable" for users, as the command is called that
+	// does it, whether keytrail did it or somebody in Keycloak; "CLIENT UPDATE" for
+	// Keycloak's admin events about anything else; "UPDATE_PASSWORD_ERROR" for what was
+	// refused there; "drift.appeared" for drift.
 	Action string `json:"action"`
 	// UserID and Username are the user's to whom it was done, by the name that the user
 	// had then. They are empty where it was not done to a user or it is not known whom.
@@ -56,8 +58,11 @@ type AuditEntry struct {
 	Changes []FieldChange `json:"changes"`
 	// Inferred names the fields whose new value was asked for and not read back.
 	Inferred []string `json:"inferred,omitempty"`
-	// Added and Removed are the roles, groups, credentials and identity providers that
-	// were given and taken, whether or not the user had them.
+	// Unfolded says why the event does not tell what was changed. The next observation of
+	// the user does.
+	Unfolded string `json:"unfolded,omitempty"`
+	// Added and Removed are the roles, groups, organizations, credentials and identity
+	// providers that were given and taken, whether or not the user had them.
 	Added   []string `json:"added,omitempty"`
 	Removed []string `json:"removed,omitempty"`
 	Reason  string   `json:"reason"`
@@ -123,7 +128,7 @@ func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 		a.Action = "user.create"
 		a.fromChange(p.UserChange)
 	case *UserApiUpdated:
-		a.Action = "user.update"
+		a.Action = updateAction(p.Set)
 		a.fromChange(p.UserChange)
 	case *UserApiEnabled:
 		a.Action = "user.enable"
@@ -134,11 +139,28 @@ func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 	case *UserApiDeleted:
 		a.Action, a.Via = "user.delete", p.Via
 	case *UserApiRolesChanged:
-		a.Action, a.Added, a.Removed = "user.roles", roleNames(p.Added), roleNames(p.Removed)
+		kind := "role"
+		if slices.ContainsFunc(slices.Concat(p.Added, p.Removed), func(r Role) bool { return r.Client != "" }) {
+			kind = "client_role"
+		}
+		a.Unfolded = p.Unfolded
+		a.member(kind, roleNames(p.Added), roleNames(p.Removed))
 	case *UserApiGroupsChanged:
-		a.Action, a.Added, a.Removed = "user.groups", groupNames(p.Joined), groupNames(p.Left)
+		a.member("group", groupNames(p.Joined), groupNames(p.Left))
+	case *UserApiOrganizationsChanged:
+		a.member("organization", organizationNames(p.Joined), organizationNames(p.Left))
+	case *UserApiSessionsEnded:
+		a.Action, a.Via = "user.logout", p.Via
+	case *UserApiEmailRequested:
+		a.Action, a.Via = "user.send_"+p.Email, p.Via
+		if p.Email == EmailVerify {
+			a.Action = "user.send_verify_email"
+		}
 	case *UserApiCredentialsChanged:
 		a.Action = "user." + p.Action
+		if p.Action == "password_reset" {
+			a.Action = "user.reset_password"
+		}
 		switch {
 		case p.CredentialType == "":
 		case p.Action == "credential_removed":
@@ -173,18 +195,48 @@ func AuditOf(e Decoded) AuditEntry {
 }
 
 func (a *AuditEntry) fromChange(c UserChange) {
-	a.Inferred, a.Via = c.Inferred, c.Via
+	a.Inferred, a.Via, a.Unfolded = c.Inferred, c.Via, c.Unfolded
+}
+
+// updateAction tells the updates that are commands of their own from the others.
+func updateAction(set Profile) string {
+	fields := set.Fields()
+	if len(fields) != 1 {
+		return "user.update"
+	}
+	switch fields[0] {
+	case FieldRequiredActions:
+		return "user.required_actions"
+	case FieldLockedUntil:
+		if set.LockedUntil.Ptr() == nil {
+			return "user.unlock"
+		}
+		return "user.lock"
+	default:
+		return "user.update"
+	}
+}
+
+// member says what a user was given and what was taken, as the command that does one of
+// the two is called.
+func (a *AuditEntry) member(kind string, added, removed []string) {
+	a.Added, a.Removed = added, removed
+	switch {
+	case len(removed) == 0 && len(added) > 0:
+		a.Action = "user." + kind + ".add"
+	case len(added) == 0 && len(removed) > 0:
+		a.Action = "user." + kind + ".remove"
+	default:
+		a.Action = "user." + kind + ".change"
+	}
 }
 
 func roleNames(roles []Role) []string {
 	var names []string
 	for _, r := range roles {
-		name := r.Name
-		if name == "" {
-			name = r.ID
-		}
+		name := cmp.Or(r.Name, r.ID)
 		if r.Client != "" {
-			name = r.Client + "/" + name
+			name = cmp.Or(r.ClientID, r.Client) + "/" + name
 		}
 		names = append(names, name)
 	}
@@ -194,11 +246,15 @@ func roleNames(roles []Role) []string {
 func groupNames(groups []Group) []string {
 	var names []string
 	for _, g := range groups {
-		name := g.Path
-		if name == "" {
-			name = g.ID
-		}
-		names = append(names, name)
+		names = append(names, cmp.Or(g.Path, g.ID))
+	}
+	return names
+}
+
+func organizationNames(organizations []Organization) []string {
+	var names []string
+	for _, o := range organizations {
+		names = append(names, cmp.Or(o.Alias, o.ID))
 	}
 	return names
 }

@@ -104,6 +104,9 @@ func detailsOf(e adapter.AuditEntry) []string {
 			details = append(details, "taken: "+trace.Value(e.Removed))
 		}
 	}
+	if e.Unfolded != "" {
+		details = append(details, plain(e.Unfolded))
+	}
 	if e.Error != "" {
 		details = append(details, plain(e.Error))
 	}

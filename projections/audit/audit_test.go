@@ -213,8 +213,8 @@ func TestTellsWhoDidWhat(t *testing.T) {
 		p.CatchUp(t, e)
 		all := pages(t, q, audit.Filter{Realm: "acme", From: noon.Add(time.Duration(s.seconds-6) * time.Second)})
 		require.Equal(t, []string{
-			"root user.password_reset succeeded",
-			`root user.roles succeeded roles:null→["admin"] client_roles:null→{"c1":["r"]}`,
+			"root user.reset_password succeeded",
+			`root user.client_role.add succeeded roles:null→["admin"] client_roles:null→{"c1":["r"]}`,
 			`nobody user.observe observed email:null→"a@x"`,
 			`nobody drift.appeared observed email:null→"a"`,
 			"root UPDATE_PASSWORD_ERROR failed",
@@ -386,6 +386,50 @@ func explain(t testing.TB, p projectiontest.Process, query string, args []any) s
 	}
 	require.NoError(t, rows.Err())
 	return plan.String()
+}
+
+// An action has the name of the command that does it, whoever did it.
+func TestActionsAreCalledAsCommandsAre(t *testing.T) {
+	t.Parallel()
+	role, clientRole := []adapter.Role{{Name: "r"}}, []adapter.Role{{Name: "r", Client: "uuid", ClientID: "app"}}
+	profile := func(p adapter.Profile) adapter.UserPayload {
+		return &adapter.UserApiUpdated{UserChange: change("u1", p)}
+	}
+	for action, payload := range map[string]adapter.UserPayload{
+		"user.update":             profile(adapter.Profile{Email: adapter.Set("a")}),
+		"user.required_actions":   profile(adapter.Profile{RequiredActions: adapter.Set([]string{"a"})}),
+		"user.unlock":             profile(adapter.Profile{LockedUntil: adapter.Clear[time.Time]()}),
+		"user.lock":               profile(adapter.Profile{LockedUntil: adapter.Set(noon)}),
+		"user.enable":             &adapter.UserApiEnabled{UserChange: change("u1", adapter.Profile{})},
+		"user.role.add":           &adapter.UserApiRolesChanged{UserRef: ref("u1"), Added: role},
+		"user.role.remove":        &adapter.UserApiRolesChanged{UserRef: ref("u1"), Removed: role},
+		"user.role.change":        &adapter.UserApiRolesChanged{UserRef: ref("u1"), Unfolded: "it does not tell"},
+		"user.client_role.add":    &adapter.UserApiRolesChanged{UserRef: ref("u1"), Added: clientRole},
+		"user.group.remove":       &adapter.UserApiGroupsChanged{UserRef: ref("u1"), Left: []adapter.Group{{Path: "/g"}}},
+		"user.organization.add":   &adapter.UserApiOrganizationsChanged{UserRef: ref("u1"), Joined: []adapter.Organization{{ID: "o"}}},
+		"user.logout":             &adapter.UserApiSessionsEnded{UserRef: ref("u1")},
+		"user.send_verify_email":  &adapter.UserApiEmailRequested{UserRef: ref("u1"), Email: adapter.EmailVerify},
+		"user.reset_password":     &adapter.UserApiCredentialsChanged{UserRef: ref("u1"), Action: "password_reset"},
+		"user.credential_removed": &adapter.UserApiCredentialsChanged{UserRef: ref("u1"), Action: "credential_removed", CredentialType: "otp"},
+		"user.identity_linked":    &adapter.UserApiFederatedIdentityChanged{UserRef: ref("u1"), Provider: "p", Linked: true},
+		"user.identity_unlinked":  &adapter.UserApiFederatedIdentityChanged{UserRef: ref("u1"), Provider: "p"},
+	} {
+		var u adapter.User
+		a, ok := u.ApplyAudited(adapter.Decoded{Event: eventstore.Event{Type: payload.EventType(), OccurredAt: noon}, Payload: payload})
+		require.True(t, ok)
+		require.Equal(t, action, a.Action)
+	}
+}
+
+// No event on a user's stream is left out.
+func TestEveryUserEventIsInTheTrail(t *testing.T) {
+	t.Parallel()
+	types := audit.New(nil, nil).Types()
+	for _, name := range adapter.EventTypes() {
+		if strings.HasPrefix(name, "UserApi") {
+			require.Contains(t, types, name)
+		}
+	}
 }
 
 func TestAnEntryHasItsMembers(t *testing.T) {

@@ -58,6 +58,7 @@ var types = []string{
 	adapter.TypeUserApiCreated, adapter.TypeUserApiUpdated, adapter.TypeUserApiEnabled,
 	adapter.TypeUserApiDisabled, adapter.TypeUserApiDeleted, adapter.TypeUserApiRolesChanged,
 	adapter.TypeUserApiGroupsChanged, adapter.TypeUserApiCredentialsChanged,
+	adapter.TypeUserApiOrganizationsChanged, adapter.TypeUserApiSessionsEnded, adapter.TypeUserApiEmailRequested,
 	adapter.TypeUserApiFederatedIdentityChanged, adapter.TypeUserApiObserved, adapter.TypeUserApiBaselined,
 	adapter.TypeApiCallRequested, adapter.TypeApiCallPreconditionRead, adapter.TypeApiCallSucceeded,
 	adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown,
@@ -191,7 +192,10 @@ func (f *fold) apply(e adapter.Decoded) {
 	case *adapter.ApiCallRequested:
 		f.requested(e, p)
 	case *adapter.ApiCallPreconditionRead:
-		f.updateCall(p.CallID, func(a *adapter.AuditEntry) { a.UserID = cmp.Or(a.UserID, p.UserID) })
+		f.updateCall(p.CallID, func(a *adapter.AuditEntry) {
+			a.UserID = cmp.Or(a.UserID, p.UserID)
+			a.Username = cmp.Or(a.Username, strings.ToLower(p.Username))
+		})
 	case *adapter.ApiCallSucceeded:
 		f.decided(e, p.CallID, adapter.AuditSucceeded, adapter.CallError{})
 		f.updateCall(p.CallID, func(a *adapter.AuditEntry) { a.UserID = cmp.Or(a.UserID, p.UserID) })
