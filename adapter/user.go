@@ -72,7 +72,11 @@ type Origin struct {
 	Actor   *Actor    `json:"actor,omitempty"`
 	// Inferred is true where the value follows from a request and was not read.
 	Inferred bool `json:"inferred,omitempty"`
-	// Version is the event's place in the order of arrival.
+	// Doubtful is true where another event on the field lies so close that their order is
+	// in doubt. The value is one that was set, and is read to be sure that it is the last.
+	Doubtful bool `json:"doubtful,omitempty"`
+	// Type is the event's type and Version its place in the order of arrival.
+	Type    string             `json:"type,omitempty"`
 	Version eventstore.Version `json:"version,omitempty"`
 }
 
@@ -81,6 +85,9 @@ type Unread struct {
 	// Since is when the newest event occurred that leaves something open.
 	Since   time.Time `json:"since"`
 	Because string    `json:"because"`
+	// EventID is that event and CorrelationID its story, which the read continues.
+	EventID       uuid.UUID `json:"event_id"`
+	CorrelationID uuid.UUID `json:"correlation_id"`
 }
 
 // nearby is how close together two changes of one field may be for their order to be
@@ -247,22 +254,31 @@ func (u *User) from(field string, e Decoded, inferred bool) {
 	if u.Origins == nil {
 		u.Origins = make(map[string]Origin)
 	}
-	u.Origins[field] = Origin{EventID: e.ID, At: e.OccurredAt, Actor: e.Meta.Actor, Inferred: inferred, Version: e.Version}
+	u.Origins[field] = Origin{
+		EventID: e.ID, At: e.OccurredAt, Actor: e.Meta.Actor, Inferred: inferred, Type: e.Type, Version: e.Version,
+	}
 }
 
 // doubtful reports whether the order of e and the event that set the field before is
-// in doubt: they lie close together, or arrived the other way round.
+// in doubt: they lie close together, or arrived the other way round. Nothing comes
+// before a creation, and what a command of ours found recorded came before it.
 func (u *User) doubtful(field string, e Decoded) bool {
 	before, known := u.Origins[field]
-	if !known || before.EventID == e.ID {
+	switch {
+	case !known || before.EventID == e.ID:
 		return false
+	case before.Version > e.Version:
+		return true
+	case before.Type == TypeUserApiCreated || e.Meta.CallID != nil:
+		return false
+	default:
+		return e.OccurredAt.Sub(before.At) < nearby
 	}
-	return e.OccurredAt.Sub(before.At) < nearby || before.Version > e.Version
 }
 
 // open marks that a read is due.
 func (u *User) open(e Decoded, because string) {
-	u.Unread = &Unread{Since: e.OccurredAt, Because: because}
+	u.Unread = &Unread{Since: e.OccurredAt, Because: because, EventID: e.ID, CorrelationID: e.CorrelationID}
 }
 
 func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Time, e Decoded) {
@@ -279,7 +295,7 @@ func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Tim
 		// A read that confirms what an event said leaves the event as the field's origin:
 		// whoever asks who last set it wants the one who did, not the one who looked.
 		if known && len(DiffUsers(*u, after, field)) == 0 {
-			origin.Inferred = false
+			origin.Inferred, origin.Doubtful = false, false
 			u.Origins[field] = origin
 			continue
 		}
@@ -316,14 +332,19 @@ func (u *User) set(set Profile, inferred []string, e Decoded) {
 	set.applyTo(&after)
 	for _, field := range set.Fields() {
 		guess := slices.Contains(inferred, field)
-		if u.doubtful(field, e) && len(DiffUsers(*u, after, field)) > 0 {
-			guess = true
+		doubtful := u.doubtful(field, e) && len(DiffUsers(*u, after, field)) > 0
+		if doubtful {
 			u.open(e, "the order of two changes of "+field+" is in doubt")
 		}
 		if guess && field == FieldAttributes {
 			u.open(e, "attributes that the user profile does not manage are dropped silently")
 		}
 		u.from(field, e, guess)
+		if doubtful {
+			origin := u.Origins[field]
+			origin.Doubtful = true
+			u.Origins[field] = origin
+		}
 	}
 	set.applyTo(u)
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/keytrail/keytrail/adapter"
@@ -13,6 +14,13 @@ import (
 // arrived is e as the nth event on the user's stream.
 func arrived(n eventstore.Version, e adapter.Decoded) adapter.Decoded {
 	e.Version = n
+	return e
+}
+
+// ours is e as what a command of ours did.
+func ours(e adapter.Decoded) adapter.Decoded {
+	id := uuid.NameSpaceURL
+	e.Meta.CallID = &id
 	return e
 }
 
@@ -29,8 +37,16 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 		events []adapter.Decoded
 		unread bool
 	}{
-		"changes far apart":    {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(2*time.Second, named("B")))}, false},
-		"changes close by":     {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(1999*time.Millisecond, named("B")))}, true},
+		"changes far apart": {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(2*time.Second, named("B")))}, false},
+		"changes close by":  {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(1999*time.Millisecond, named("B")))}, true},
+		"a change right after the creation": {[]adapter.Decoded{
+			arrived(1, happened(0, &adapter.UserApiCreated{UserChange: change(adapter.Profile{FirstName: adapter.Set("A")})})),
+			arrived(2, happened(time.Millisecond, named("B"))),
+		}, false},
+		"a command of ours": {[]adapter.Decoded{arrived(1, happened(0, named("A"))), ours(arrived(2, happened(time.Millisecond, named("B"))))}, false},
+		"another's change right after ours": {[]adapter.Decoded{
+			ours(arrived(1, happened(0, named("A")))), arrived(2, happened(time.Millisecond, named("B"))),
+		}, true},
 		"the same value twice": {[]adapter.Decoded{arrived(1, happened(0, named("A"))), arrived(2, happened(time.Millisecond, named("A")))}, false},
 		"arrived the other way round": {
 			[]adapter.Decoded{arrived(2, happened(0, named("A"))), arrived(1, happened(time.Hour, named("B")))}, true,

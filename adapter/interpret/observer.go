@@ -19,7 +19,7 @@ type Observer struct {
 	Unread func(ctx context.Context, before time.Time, limit int) ([]adapter.User, error)
 	// Read reads a user and records what it found (UserApiObserved), after which the user
 	// is no longer listed.
-	Read func(ctx context.Context, user adapter.UserRef, because string) error
+	Read func(ctx context.Context, user adapter.UserRef, why adapter.Unread) error
 	// Woken returns when there may be something new, or after a while.
 	Woken func(ctx context.Context) error
 	// Limit is the rate of reads, so that they never compete with commands.
@@ -76,11 +76,11 @@ func (o *Observer) turn(ctx context.Context, failed map[adapter.UserRef]retry) e
 		if err := o.Limit.Wait(ctx); err != nil {
 			return nil //nolint:nilerr // the context ended: the caller knows
 		}
-		because := ""
+		var why adapter.Unread
 		if u.Unread != nil {
-			because = u.Unread.Because
+			why = *u.Unread
 		}
-		if err := o.Read(ctx, ref, because); err != nil {
+		if err := o.Read(ctx, ref, why); err != nil {
 			pause := min(max(2*before.pause, observeRetryMin), observeRetryMax)
 			failed[ref] = retry{at: o.Clock().Add(pause), pause: pause}
 			if ctx.Err() == nil {

@@ -35,12 +35,12 @@ func TestTheObserverReadsWhatIsOpen(t *testing.T) {
 				}
 				return due, nil
 			},
-			Read: func(_ context.Context, ref adapter.UserRef, because string) error {
+			Read: func(_ context.Context, ref adapter.UserRef, why adapter.Unread) error {
 				if ref.UserID == "broken" {
 					brokenAt = append(brokenAt, time.Since(start))
 					return errors.New("no answer")
 				}
-				reads = append(reads, ref.UserID+" "+because)
+				reads = append(reads, ref.UserID+" "+why.Because)
 				delete(open, ref.UserID)
 				return nil
 			},

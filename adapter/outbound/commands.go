@@ -44,6 +44,8 @@ type Keycloak interface {
 	AddRoles(ctx context.Context, realm, id, client string, roles []admin.RoleBody) error
 	RemoveRoles(ctx context.Context, realm, id, client string, roles []admin.RoleBody) error
 
+	UserRoles(ctx context.Context, realm, id string) (keycloak.RoleMappings, error)
+
 	Group(ctx context.Context, realm, group string) (keycloak.Group, error)
 	UserGroups(ctx context.Context, realm, id string) ([]keycloak.Group, error)
 	JoinGroup(ctx context.Context, realm, id, group string) error

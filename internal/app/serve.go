@@ -59,6 +59,7 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) error {
 	}))
 	group.Add("projections", lifecycle.Func(a.Engine.Run))
 	if k := a.Config.Keycloak; a.Keycloak != nil && len(k.Realms) > 0 {
+		group.Add("observer", a.observer(k.Realms))
 		if a.Config.Poll.Interval > 0 {
 			group.Add("poller", lifecycle.Func(func(ctx context.Context) error {
 				a.learnRealms(ctx)

@@ -4,17 +4,27 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/projections"
 )
 
-// Unread returns users of whom events have left something open before the time given,
-// the longest open first.
-func (q *Queries) Unread(ctx context.Context, before time.Time, limit int) ([]adapter.User, error) {
-	return q.many(ctx, selectStates+` WHERE unread_since IS NOT NULL AND unread_since <= $1 ORDER BY unread_since LIMIT $2`,
-		projections.FormatTime(before), limit)
+// Unread returns users of the realms of whom events have left something open before
+// the time given, the longest open first.
+func (q *Queries) Unread(ctx context.Context, realms []string, before time.Time, limit int) ([]adapter.User, error) {
+	args := []any{projections.FormatTime(before), limit}
+	var places []string
+	for _, realm := range realms {
+		args = append(args, projections.CleanText(realm))
+		places = append(places, fmt.Sprintf("$%d", len(args)))
+	}
+	if len(places) == 0 {
+		return nil, nil
+	}
+	return q.many(ctx, selectStates+` WHERE unread_since IS NOT NULL AND unread_since <= $1 AND realm IN (`+strings.Join(places, ", ")+
+		`) ORDER BY unread_since LIMIT $2`, args...)
 }
 
 // Users returns the users of these ids, deleted ones included, by id; ids never heard

@@ -1,0 +1,145 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// ObserveUser reads a user with their roles and groups, because events have left
+// something open, and records the read as a call and what it found as UserApiObserved.
+// A user who is gone is found to be gone, and is no error.
+func (c *Commands) ObserveUser(ctx context.Context, ref adapter.UserRef, because string) (Outcome, error) {
+	events, err := c.Codec.ReadStream(ctx, c.Store, adapter.UserStream(ref.Realm, ref.UserID))
+	if err != nil {
+		return Outcome{}, err
+	}
+	believed, _ := adapter.FoldUser(events)
+	rec, err := c.begin(ctx, intent{
+		command: "user.read", realm: ref.Realm, ref: UserRef{ID: ref.UserID, Username: believed.Username},
+		method: http.MethodGet, template: userTemplate,
+	})
+	if err != nil {
+		return notBegun(err)
+	}
+	seen := &adapter.UserApiObserved{UserRef: ref, Because: because}
+	call := withRecording(ctx, rec)
+	live, err := c.Keycloak.User(call, ref.Realm, ref.UserID)
+	var answer *keycloak.APIError
+	switch {
+	case errors.As(err, &answer) && answer.UserNotFound():
+		err = nil
+	case err == nil:
+		seen.Present, seen.Complete = true, true
+		seen.Set = liveProfile(live)
+		if live.CreatedTimestamp != nil {
+			at := time.UnixMilli(*live.CreatedTimestamp).UTC()
+			seen.CreatedAt = &at
+		}
+		seen.Memberships, err = c.readMemberships(call, rec, ref)
+	}
+
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	now := c.Clock()
+	took := milliseconds(now.Sub(rec.started))
+	var others []eventstore.StreamAppend
+	out := rec.outcome(adapter.CallSucceeded, ref.UserID)
+	code := 0
+	if n := len(rec.attempts); n > 0 {
+		code = rec.attempts[n-1].StatusCode
+	}
+	if err != nil {
+		out.Status = adapter.CallFailed
+		rec.add(&adapter.ApiCallFailed{CallID: rec.callID, StatusCode: code, Attempts: len(rec.attempts), DurationMS: took, CallError: explain(err)}, now)
+	} else {
+		succeeded := rec.add(&adapter.ApiCallSucceeded{CallID: rec.callID, StatusCode: code, Attempts: len(rec.attempts), DurationMS: took}, now)
+		meta := rec.meta
+		meta.CausationID = &succeeded
+		// The read wins over all that was recorded before it was sent, whatever Keycloak's
+		// clock said of it.
+		at := rec.started
+		if !at.After(believed.Last.At) {
+			at = believed.Last.At.Add(time.Microsecond)
+		}
+		e, err := c.Codec.Encode(ctx, adapter.Draft{Payload: seen, OccurredAt: at, Meta: meta})
+		if err != nil {
+			return out, err
+		}
+		others = []eventstore.StreamAppend{{Stream: adapter.UserStream(ref.Realm, ref.UserID), Events: []eventstore.NewEvent{e}}}
+	}
+	if err := c.commit(ctx, rec, others); err != nil {
+		return out, err
+	}
+	c.observe(rec, out.Status)
+	if err != nil {
+		return out, failure(out, explain(err), err)
+	}
+	return out, nil
+}
+
+// readMemberships reads the roles and groups that a user has directly.
+func (c *Commands) readMemberships(ctx context.Context, rec *recording, ref adapter.UserRef) (adapter.Memberships, error) {
+	var m adapter.Memberships
+	err := rec.read(ctx, userTemplate+"/role-mappings", func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
+		mappings, err := c.Keycloak.UserRoles(ctx, ref.Realm, ref.UserID)
+		if err != nil {
+			return err
+		}
+		roles := []string{}
+		for _, r := range mappings.RealmMappings {
+			roles = append(roles, r.Name)
+		}
+		m.Roles = adapter.Set(roles)
+		// Without view-clients the clients' part is left out, which is not the same as none
+		// (measured on 26.7.3).
+		if mappings.ClientMappings == nil {
+			return nil
+		}
+		byClient := make(map[string][]string)
+		m.Clients = make(map[string]string)
+		for _, client := range mappings.ClientMappings {
+			m.Clients[client.ID] = client.Client
+			for _, r := range client.Mappings {
+				byClient[client.Client] = append(byClient[client.Client], r.Name)
+			}
+		}
+		m.ClientRoles = adapter.Set(byClient)
+		return nil
+	})
+	if err != nil {
+		return m, err
+	}
+	err = rec.read(ctx, userTemplate+"/groups", func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
+		groups, err := c.Keycloak.UserGroups(ctx, ref.Realm, ref.UserID)
+		paths := make([]string, 0, len(groups))
+		for _, g := range groups {
+			paths = append(paths, g.Path)
+		}
+		m.Groups = adapter.Set(paths)
+		return err
+	})
+	return m, err
+}
+
+// liveProfile is the whole profile of a user as it was read: what is not there is none.
+func liveProfile(u keycloak.User) adapter.Profile {
+	enabled := u.Enabled != nil && *u.Enabled
+	verified := u.EmailVerified != nil && *u.EmailVerified
+	attributes := u.Attributes
+	if attributes == nil {
+		attributes = map[string][]string{}
+	}
+	return adapter.Profile{
+		Username: adapter.Set(strings.ToLower(u.Username)), Email: adapter.SetOrClear(u.Email),
+		FirstName: adapter.SetOrClear(u.FirstName), LastName: adapter.SetOrClear(u.LastName),
+		Enabled: adapter.Set(enabled), EmailVerified: adapter.Set(verified),
+		Attributes: adapter.Set(attributes), RequiredActions: adapter.Set(append([]string{}, u.RequiredActions...)),
+	}
+}
