@@ -18,6 +18,7 @@ func (s *Server) api() []route {
 		{http.MethodGet, "/calls/{id}", s.showCall},
 		{http.MethodGet, "/failures", s.listFailures},
 		{http.MethodGet, "/traces/{id}", s.showTrace},
+		{http.MethodGet, "/traces/{id}/explanation", s.explainTrace},
 		{http.MethodGet, "/events", s.listEvents},
 
 		{http.MethodPost, "/realms/{realm}/reconciliations", s.startReconciliation},

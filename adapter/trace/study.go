@@ -2,6 +2,7 @@ package trace
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -479,6 +480,9 @@ func nextOfCall(c adapter.Call) string {
 		return "Once Keycloak answers (keytrail keycloak check), repeat the command."
 	case adapter.CodeInterrupted:
 		return "keytrail was stopped before it was done. Repeat the command."
+	}
+	if c.Code != adapter.CodeInternal && slices.Contains(adapter.Codes(), c.Code) {
+		return sentence(c.Code.Explain().Next) + "."
 	}
 	return "Repeat the command once the cause is gone."
 }

@@ -50,6 +50,7 @@ type commands struct {
 	Migrate     migrateCommand     `cmd:"" help:"Bring the store's schema up to date."`
 	User        userCommand        `cmd:"" help:"Users: what is believed of them, their history, and changes to them."`
 	Trace       traceCommand       `cmd:"" help:"Show one story: by correlation, event, call, delivery, Keycloak event, run or user id."`
+	Explain     explainCommand     `cmd:"" help:"Say in words where a story failed, why, what holds now and what to do: by the same ids."`
 	Failures    failuresCommand    `cmd:"" help:"Show what needs attention."`
 	Reconcile   reconcileCommand   `cmd:"" help:"Compare what is believed with the live Keycloak now. Exit 0 in sync, 1 drift, 3 incomplete."`
 	Events      eventsCommand      `cmd:"" help:"The log, as JSON lines."`
@@ -61,7 +62,6 @@ type commands struct {
 	Backup    notBuilt `cmd:"" help:"Not built yet."`
 	Audit     notBuilt `cmd:"" help:"Not built yet."`
 	Analytics notBuilt `cmd:"" help:"Not built yet."`
-	Explain   notBuilt `cmd:"" help:"Not built yet."`
 	Baseline  notBuilt `cmd:"" help:"Not built yet."`
 	Keycloak  notBuilt `cmd:"" help:"Not built yet: setup and check."`
 	Bench     notBuilt `cmd:"" help:"Not built yet."`
