@@ -43,14 +43,20 @@ func (c *call) organization() *organization {
 	return nil
 }
 
+// listOrganizations has a page of 10 like the list of members.
 func (c *call) listOrganizations() reply {
+	first, ok1 := c.number("first", 0)
+	limit, ok2 := c.number("max", 10)
+	if !ok1 || !ok2 {
+		return notFoundPage()
+	}
 	list := []orgRep{}
 	if c.may("view-organizations", "manage-organizations") {
 		for _, o := range c.realm.organizations {
 			list = append(list, o.rep())
 		}
 	}
-	return ok(list)
+	return ok(page(list, first, limit))
 }
 
 func (c *call) createOrganization() reply {
@@ -105,7 +111,7 @@ type memberRep struct {
 	MembershipType string `json:"membershipType"`
 }
 
-// listOrgMembers has a page of 10 where every other list has 100.
+// listOrgMembers has a page of 10 where lists of users have 100.
 func (c *call) listOrgMembers() reply {
 	o := c.organization()
 	if o == nil {

@@ -360,6 +360,11 @@ func describeClient(cl *client) clientRep {
 }
 
 func (c *call) listClients() reply {
+	first, ok1 := c.number("first", 0)
+	limit, ok2 := c.number("max", -1)
+	if !ok1 || !ok2 {
+		return notFoundPage()
+	}
 	list := []clientRep{}
 	if c.may("view-clients", "manage-clients") {
 		for _, cl := range c.realm.clients {
@@ -368,7 +373,7 @@ func (c *call) listClients() reply {
 			}
 		}
 	}
-	return ok(list)
+	return ok(page(list, first, limit))
 }
 
 func (c *call) serviceAccountUser() reply {
