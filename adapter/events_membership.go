@@ -14,6 +14,8 @@ type UserApiOrganizationsChanged struct {
 	Joined []Organization `json:"joined,omitempty"`
 	// Left names organizations by id; the alias is empty where it was not told.
 	Left []Organization `json:"left,omitempty"`
+	// Unfolded says why more than that may have changed; the user is then read.
+	Unfolded string `json:"unfolded,omitempty"`
 }
 
 // UserApiSessionsEnded records that an administrator ended all of a user's sessions.
@@ -77,6 +79,9 @@ func (u *User) changeCredentials(p *UserApiCredentialsChanged, e Decoded) {
 }
 
 func (u *User) changeOrganizations(p *UserApiOrganizationsChanged, e Decoded) {
+	if p.Unfolded != "" {
+		u.open(e, p.Unfolded)
+	}
 	organizations := slices.Clone(u.Organizations)
 	for _, o := range slices.Concat(p.Left, p.Joined) {
 		organizations = slices.DeleteFunc(organizations, func(have Organization) bool { return have.ID == o.ID })

@@ -99,6 +99,8 @@ type UserApiGroupsChanged struct {
 	UserRef
 	Joined []Group `json:"joined,omitempty"`
 	Left   []Group `json:"left,omitempty"`
+	// Unfolded says why the event does not tell which groups; the user is then read.
+	Unfolded string `json:"unfolded,omitempty"`
 }
 
 // UserApiCredentialsChanged records that a credential was set, reset or removed. It

@@ -413,6 +413,10 @@ func (u *User) client(id string) string {
 }
 
 func (u *User) changeGroups(p *UserApiGroupsChanged, e Decoded) {
+	if p.Unfolded != "" {
+		u.open(e, p.Unfolded)
+		return
+	}
 	for _, g := range p.Left {
 		u.Groups = without(u.Groups, g.Path)
 	}

@@ -39,8 +39,12 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 			return actionChange(p, ref, path), nil
 		}
 	case keycloak.ResourceRealmRoleMapping:
-		if path.Kind == keycloak.PathRoleMappingRealm {
+		switch path.Kind {
+		case keycloak.PathRoleMappingRealm:
 			return rolesChange(p, ref, "")
+		case keycloak.PathUIExtRoleMappingDelete:
+			// For realm and client roles alike, without a representation (measured on 26.7.3).
+			return &adapter.UserApiRolesChanged{UserRef: ref, Unfolded: "the admin console does not tell which roles it takes"}, nil
 		}
 	case keycloak.ResourceClientRoleMapping:
 		if path.Kind == keycloak.PathRoleMappingClient {
@@ -53,7 +57,10 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 	case keycloak.ResourceOrganizationMembership:
 		// A removal that deletes a managed member looks the same, and emits no USER DELETE.
 		if path.Kind == keycloak.PathOrganizationMember && p.OperationType == keycloak.OperationDelete {
-			return &adapter.UserApiOrganizationsChanged{UserRef: ref, Left: []adapter.Organization{organizationOf(p)}}, nil
+			return &adapter.UserApiOrganizationsChanged{
+				UserRef: ref, Left: []adapter.Organization{organizationOf(p)},
+				Unfolded: "leaving an organization deletes a user whom it manages",
+			}, nil
 		}
 	case keycloak.ResourceUserLoginFailure:
 		// The same on users/{id} goes with an update that enables the user.
@@ -87,6 +94,9 @@ func userResourceChange(p *adapter.AdminEventReceived, ref adapter.UserRef) (ada
 			UserChange: adapter.UserChange{UserRef: ref, Set: set, Inferred: inferred, Via: via},
 			Groups:     rep.groups(), Partial: rep.empty(),
 		}
+		if rep.empty() {
+			created.Unfolded = noRepresentation
+		}
 		if name := p.Details["username"]; name != "" && !set.Username.Present() {
 			created.Set.Username = adapter.Set(name)
 		}
@@ -97,13 +107,21 @@ func userResourceChange(p *adapter.AdminEventReceived, ref adapter.UserRef) (ada
 			return nil, err
 		}
 		set, inferred := rep.profile(true)
-		return &adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: ref, Set: set, Inferred: inferred, Via: via}}, nil
+		updated := &adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: ref, Set: set, Inferred: inferred, Via: via}}
+		if rep.empty() {
+			updated.Unfolded = noRepresentation
+		}
+		return updated, nil
 	case keycloak.OperationDelete:
 		return &adapter.UserApiDeleted{UserRef: ref, Via: via}, nil
 	default:
 		return nil, nil
 	}
 }
+
+// noRepresentation is why an event does not tell what it changed: the realm does not
+// store representations, or what came was not JSON.
+const noRepresentation = "the event has no readable representation"
 
 func federatedIdentityChange(p *adapter.AdminEventReceived, ref adapter.UserRef, path keycloak.Path) adapter.UserPayload {
 	switch p.OperationType {
@@ -140,7 +158,7 @@ func actionChange(p *adapter.AdminEventReceived, ref adapter.UserRef, path keycl
 
 func rolesChange(p *adapter.AdminEventReceived, ref adapter.UserRef, client string) (adapter.UserPayload, error) {
 	if len(p.Representation) == 0 {
-		return nil, nil
+		return &adapter.UserApiRolesChanged{UserRef: ref, Unfolded: noRepresentation}, nil
 	}
 	roles, err := parseRoles(p.Representation, client)
 	if err != nil || len(roles) == 0 {
@@ -158,8 +176,11 @@ func rolesChange(p *adapter.AdminEventReceived, ref adapter.UserRef, client stri
 
 func groupsChange(p *adapter.AdminEventReceived, ref adapter.UserRef, id string) (adapter.UserPayload, error) {
 	group, err := parseGroup(p.Representation, id)
-	if err != nil || group.Path == "" {
+	if err != nil {
 		return nil, err
+	}
+	if group.Path == "" {
+		return &adapter.UserApiGroupsChanged{UserRef: ref, Unfolded: noRepresentation}, nil
 	}
 	switch p.OperationType {
 	case keycloak.OperationCreate:

@@ -37,6 +37,7 @@ var demoFacts = []string{
 	`4\. Somebody changes bob behind our back`,
 	`Realm acme has drifted: 1 of 1 users differ\.`,
 	`email: believed "bob@example\.com", is "bob@elsewhere\.example"`,
+	`enabled: believed false, is true \(last set by operator`,
 	`5\. What needs attention: keytrail failures`,
 	`2 things need attention`,
 	`6\. Who did what: keytrail user history bob`,
