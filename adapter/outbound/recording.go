@@ -140,7 +140,7 @@ func (r *recording) beforeAttempt(ctx context.Context) error {
 	defer r.mu.Unlock()
 	// The intent is durable already. What was read goes with the next commit, unless the
 	// echo is recognised by it: that may come before the answer.
-	if r.reading || (len(r.attempts) == 0 && r.stamped) {
+	if r.reading || (len(r.pending) == 0 && r.fault == nil) || (len(r.attempts) == 0 && r.stamped) {
 		return nil
 	}
 	return r.flush(ctx, nil)
