@@ -259,6 +259,7 @@ func TestPagesInTheBrowser(t *testing.T) {
 		{"deliveries-parked", "/deliveries?parked=true"},
 		{"delivery", "/deliveries/" + s.parked.String()},
 		{"events", "/events"},
+		{"analytics", "/analytics"},
 		{"projections", "/projections?begun=users"},
 	} {
 		for _, look := range []struct {

@@ -57,12 +57,11 @@ type deliveriesView struct {
 	Filters    []filter
 	Parked     bool
 	Pager      pager
-	CanRetry   bool
 }
 
 // listDeliveries is GET /deliveries: the newest, or with ?parked=true those parked.
 func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
-	parked, err := flag(r, "parked")
+	parked, err := yesOrNo(r, "parked")
 	if err != nil {
 		return err
 	}
@@ -70,7 +69,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := deliveriesView{Parked: parked != nil && *parked, CanRetry: s.RetryDelivery != nil}
+	v := deliveriesView{Parked: parked != nil && *parked}
 	v.Filters = []filter{
 		{Label: "Newest", Path: "/deliveries", Current: !v.Parked},
 		{Label: "Parked", Path: "/deliveries?parked=true", Current: v.Parked},
@@ -82,7 +81,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 		var events []adapter.Decoded
 		if events, next, err = s.logPage(r.Context(), eventstore.LogQuery{Types: receivedTypes, Before: before}); err == nil {
 			for _, e := range events {
-				v.Deliveries = append(v.Deliveries, rowOf(e, nil))
+				v.Deliveries = append(v.Deliveries, rowOf([]adapter.Decoded{e}))
 			}
 		}
 	}
@@ -93,70 +92,37 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 	return s.render(w, r, http.StatusOK, "deliveries", "deliveries", "Deliveries", v)
 }
 
-func rowOf(first adapter.Decoded, parked *adapter.DeliveryParked) deliveryRow {
-	line := describe([]adapter.Decoded{first})[0]
-	return deliveryRow{
-		Line: line, DeliveryID: first.Stream.AggregateID(), Receipt: receiptOf(line.Data), Realm: realmOf(line.Data), Parked: parked,
+// rowOf makes a row of a delivery's events, of which the first is enough for one that is
+// not parked.
+func rowOf(events []adapter.Decoded) deliveryRow {
+	line := describe(events[:1])[0]
+	row := deliveryRow{
+		Line: line, DeliveryID: events[0].Stream.AggregateID(), Receipt: receiptOf(line.Data), Realm: realmOf(line.Data),
 	}
+	if parking, ok := adapter.ParkingOf(events); ok {
+		row.Parked, _ = parking.Payload.(*adapter.DeliveryParked)
+	}
+	return row
 }
 
 // parkedPage lists the deliveries that are parked still, the last parked first.
 func (s *Server) parkedPage(ctx context.Context, before eventstore.Position) (rows []deliveryRow, next string, _ error) {
 	var last eventstore.Position
-	query := eventstore.LogQuery{Types: []string{adapter.TypeDeliveryParked}, Before: before, Backward: true}
-	for e, err := range s.Store.ReadLog(ctx, query) {
+	for parked, err := range s.Codec.Parked(ctx, s.Store, before) {
 		if err != nil {
 			return nil, "", err
-		}
-		events, err := s.Codec.ReadStream(ctx, s.Store, e.Stream)
-		if err != nil {
-			return nil, "", err
-		}
-		parked, err := s.parked(ctx, events)
-		if err != nil {
-			return nil, "", err
-		}
-		if parked == nil || parked.Version != e.Version {
-			continue
 		}
 		if len(rows) == pageSize {
 			return rows, strconv.FormatInt(int64(last), 10), nil
 		}
-		why, _ := parked.Payload.(*adapter.DeliveryParked)
-		rows, last = append(rows, rowOf(events[0], why)), e.Position
+		rows, last = append(rows, rowOf(parked.Events)), parked.Parking.Position
 	}
 	return rows, "", nil
 }
 
-// parked returns the parking that is the last word about a delivery, nil where it is
-// not parked: it never was, or was interpreted since.
-func (s *Server) parked(ctx context.Context, events []adapter.Decoded) (*adapter.Decoded, error) {
-	var last *adapter.Decoded
-	for i := range events {
-		if events[i].Type == adapter.TypeDeliveryParked {
-			last = &events[i]
-		}
-	}
-	if last == nil {
-		return nil, nil
-	}
-	for e, err := range s.Store.ReadLog(ctx, eventstore.LogQuery{CausationID: events[0].ID, After: last.Position}) {
-		if err != nil {
-			return nil, err
-		}
-		if e.Stream != last.Stream { // a second sighting is no interpretation
-			return nil, nil
-		}
-	}
-	return last, nil
-}
-
 type deliveryView struct {
 	deliveryRow
-	Events   []eventRow
-	CanRetry bool
-	// ParkedAt belongs to Parked.
-	ParkedEvent *adapter.Decoded
+	Events []eventRow
 	// Effects are what followed from it.
 	Effects []trace.Line
 }
@@ -182,16 +148,7 @@ func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
 		return adapter.Errorf(adapter.CodeNotFound, "there is no delivery %s", quoted(id)).
 			WithTry("give the delivery_id that the webhook was answered, or Keycloak's event id")
 	}
-	parked, err := s.parked(ctx, events)
-	if err != nil {
-		return err
-	}
-	v := deliveryView{Events: rowsOf(describe(events)), ParkedEvent: parked, CanRetry: s.RetryDelivery != nil}
-	var why *adapter.DeliveryParked
-	if parked != nil {
-		why, _ = parked.Payload.(*adapter.DeliveryParked)
-	}
-	v.deliveryRow = rowOf(events[0], why)
+	v := deliveryView{deliveryRow: rowOf(events), Events: rowsOf(describe(events))}
 	effects, err := s.newest(ctx, eventstore.LogQuery{CausationID: events[0].ID, Limit: deliveryEffects})
 	if err != nil {
 		return err
@@ -223,10 +180,7 @@ func (s *Server) retryDelivery(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return adapter.Errorf(adapter.CodeInvalidRequest, "a delivery's id is a UUID")
 	}
-	if s.RetryDelivery == nil {
-		return adapter.Errorf(adapter.CodeNotBuilt, "trying a delivery again is not offered here")
-	}
-	if err := s.RetryDelivery(r.Context(), id); err != nil {
+	if _, err := s.Retry.Retry(r.Context(), id); err != nil {
 		return err
 	}
 	http.Redirect(w, r, "/deliveries/"+id.String(), http.StatusSeeOther)

@@ -30,8 +30,9 @@ type overviewView struct {
 	Behind      eventstore.Position
 	Runs        []adapter.Reconciliation
 	Recent      []trace.Line
-	// LastSeen tells for each way in when its newest event was recorded.
+	// Sources tells for each way in which event came last.
 	Sources []sourceView
+	Polls   []Poll
 	Realms  []string
 }
 
@@ -63,6 +64,10 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v.Recent = describe(recent)
+	if s.Polls != nil {
+		v.Polls = s.Polls()
+	}
+	v.Healthy = v.Healthy && !slices.ContainsFunc(v.Polls, func(p Poll) bool { return p.Error != "" })
 	if v.Sources, err = s.sources(ctx); err != nil {
 		return err
 	}

@@ -57,8 +57,8 @@ func text(r *http.Request, name string) string {
 	return strings.TrimSpace(r.URL.Query().Get(name))
 }
 
-// flag is a parameter that is "true", "false" or left out.
-func flag(r *http.Request, name string) (*bool, error) {
+// yesOrNo is a parameter that is "true", "false" or left out.
+func yesOrNo(r *http.Request, name string) (*bool, error) {
 	value := text(r, name)
 	if value == "" {
 		return nil, nil
@@ -70,18 +70,30 @@ func flag(r *http.Request, name string) (*bool, error) {
 	return &b, nil
 }
 
-// momentLayouts are RFC 3339, and what a browser's field for a moment sends, which has
-// no zone and is UTC here.
-var momentLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04"}
+// localLayouts are what a browser's field for a moment sends, which has no zone and is
+// UTC here. Whoever chooses a minute or a second means all of it: what happened within
+// is included.
+var localLayouts = []struct {
+	layout string
+	whole  time.Duration
+}{
+	{"2006-01-02T15:04", time.Minute},
+	{"2006-01-02T15:04:05", time.Second},
+	{"2006-01-02T15:04:05.000", time.Millisecond},
+}
 
+// moment is a parameter that says when, zero where it is left out.
 func moment(r *http.Request, name string) (time.Time, error) {
 	value := text(r, name)
 	if value == "" {
 		return time.Time{}, nil
 	}
-	for _, layout := range momentLayouts {
-		if t, err := time.Parse(layout, value); err == nil {
-			return t.UTC(), nil
+	if t, err := time.Parse(time.RFC3339Nano, value); err == nil {
+		return t.UTC(), nil
+	}
+	for _, l := range localLayouts {
+		if t, err := time.Parse(l.layout, value); err == nil && len(value) == len(l.layout) {
+			return t.Add(l.whole - time.Nanosecond), nil
 		}
 	}
 	return time.Time{}, adapter.Errorf(adapter.CodeInvalidRequest, "%s is not a moment", name).

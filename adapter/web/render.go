@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,6 +79,7 @@ var navigation = []struct{ Name, Path, Title string }{
 	{"reconciliations", "/reconciliations", "Reconciliations"},
 	{"deliveries", "/deliveries", "Deliveries"},
 	{"events", "/events", "Events"},
+	{"analytics", "/analytics", "Analytics"},
 	{"projections", "/projections", "Projections"},
 }
 
@@ -145,8 +147,14 @@ func functions(files *assets) template.FuncMap {
 		"list":           func(values ...any) []any { return values },
 		"contains":       func(all []string, one string) bool { return slices.Contains(all, one) },
 		"plural":         plural,
-		"dict":           dict,
-		"first":          first,
+		"number":         func(n any) string { return number(n) },
+		"quantile":       quantile,
+		"counted": func(c chart, i int) bool {
+			return slices.ContainsFunc(c.Series, func(s series) bool { return s.Values[i] != 0 })
+		},
+		"failurePath": failurePath,
+		"dict":        dict,
+		"first":       first,
 	}
 }
 
@@ -189,6 +197,36 @@ func grouped(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
+}
+
+// number is a whole number of any type for people.
+func number(n any) string {
+	v := reflect.ValueOf(n)
+	if v.CanInt() {
+		return grouped(int(v.Int()))
+	}
+	return fmt.Sprint(n)
+}
+
+// quantile is a latency, where one is known.
+func quantile(ms *float64) string {
+	if ms == nil {
+		return "not known"
+	}
+	return trace.Duration(time.Duration(*ms * float64(time.Millisecond)))
+}
+
+// failurePath leads to what needs attention itself, as opposed to its story.
+func failurePath(f trace.Failure) *link {
+	switch f.Kind {
+	case trace.FailureCallFailed, trace.FailureCallUnknown, trace.FailureCallOpen:
+		return &link{"The call", "/calls/" + f.ID.String()}
+	case trace.FailureDeliveryParked:
+		return &link{"The delivery", "/deliveries/" + f.ID.String()}
+	case trace.FailureReconciliationInvalid, trace.FailureDrift:
+		return &link{"The run", "/reconciliations/" + f.ID.String()}
+	}
+	return nil
 }
 
 func userPath(realm, id string) string {

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
-
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/httpapi"
 	"github.com/keytrail/keytrail/eventstore"
@@ -32,6 +30,8 @@ type Config struct {
 	Projections     ProjectionReader
 	Traces          httpapi.Traces
 	Failures        httpapi.Failures
+	// Analytics counts over time.
+	Analytics func(context.Context, adapter.AnalyticsQuery) (adapter.Analytics, error)
 	// OpenDrift returns how the user differs from Keycloak as far as is known, and false
 	// where it does not.
 	OpenDrift func(ctx context.Context, realm, userID string) (adapter.Finding, bool, error)
@@ -44,11 +44,22 @@ type Config struct {
 	Reconciler httpapi.Reconciler
 	// Realms are those that can be reconciled.
 	Realms []string
-	// RetryDelivery tries a parked delivery again; nil offers no retrying.
-	RetryDelivery func(ctx context.Context, deliveryID uuid.UUID) error
+	// Retry interprets a parked delivery again, and those that wait behind it.
+	Retry httpapi.Retrier
+	// Polls tells how the polling of each realm goes; nil where nothing is polled.
+	Polls func() []Poll
 
 	Clock  func() time.Time
 	Logger *slog.Logger
+}
+
+// Poll is how the polling of one realm goes, as far as this process knows.
+type Poll struct {
+	Realm string
+	// Last is when a poll last ended well, zero for never.
+	Last time.Time
+	// Error says why the newest poll failed, "" where it did not.
+	Error string
 }
 
 // ProjectionReader tells how projections and consumers stand.
@@ -72,7 +83,9 @@ func (c *Config) check() error {
 	need(c.Projections != nil, "Projections")
 	need(c.Traces != nil, "Traces")
 	need(c.Failures != nil, "Failures")
+	need(c.Analytics != nil, "Analytics")
 	need(c.OpenDrift != nil, "OpenDrift")
+	need(c.Retry != nil, "Retry")
 	need(c.Ready != nil, "Ready")
 	need(c.Clock != nil, "Clock")
 	need(c.Logger != nil, "Logger")
@@ -140,6 +153,7 @@ func (s *Server) routes() chi.Router {
 		"/deliveries/{id}":           s.showDelivery,
 		"/projections":               s.listProjections,
 		"/events":                    s.listEvents,
+		"/analytics":                 s.showAnalytics,
 	} {
 		router.Get(pattern, s.guarded(h))
 	}

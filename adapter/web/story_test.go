@@ -25,8 +25,11 @@ import (
 	"github.com/keytrail/keytrail/adapter/web"
 	"github.com/keytrail/keytrail/config"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/eventstore/sqlite"
 	"github.com/keytrail/keytrail/internal/app"
 	"github.com/keytrail/keytrail/keycloak/keycloaktest"
+	"github.com/keytrail/keytrail/projections"
+	"github.com/keytrail/keytrail/projections/analytics"
 	"github.com/keytrail/keytrail/projections/calls"
 	"github.com/keytrail/keytrail/projections/users"
 )
@@ -55,6 +58,8 @@ type story struct {
 	disabled uuid.UUID // of the call that was tried three times
 	run      uuid.UUID
 	parked   uuid.UUID // delivery id
+	counts   *analytics.Queries
+	path     string // of the store
 	rebuilt  chan string
 	retried  chan uuid.UUID
 }
@@ -68,8 +73,9 @@ func newStory(t testing.TB, others int) *story {
 	realm := server.AddRealm(realmName, keycloaktest.RealmOptions{AdminEvents: true, AdminEventsDetails: true, UserEvents: true})
 	realm.AddClient("keytrail", clientSecret, "view-events", "view-users", "view-realm", "manage-users")
 	realm.AddRole("auditor")
+	path := filepath.Join(t.TempDir(), "keytrail.db")
 	cfg, err := config.Load(config.Input{Env: []string{
-		"KEYTRAIL_STORE_URL=sqlite:" + filepath.Join(t.TempDir(), "keytrail.db"),
+		"KEYTRAIL_STORE_URL=sqlite:" + path,
 		"KEYTRAIL_LISTEN=127.0.0.1:0",
 		"KEYTRAIL_WEBHOOK_SECRET=" + webhookSecret,
 		"KEYTRAIL_API_TOKEN=" + apiToken,
@@ -85,7 +91,7 @@ func newStory(t testing.TB, others int) *story {
 	require.NoError(t, app.Migrate(t.Context(), cfg))
 	a, err := app.Open(t.Context(), cfg, app.Options{Retry: app.Retry{Max: 4, WaitMin: 20 * time.Millisecond, WaitMax: 80 * time.Millisecond}})
 	require.NoError(t, err)
-	s := &story{t: t, app: a, keycloak: server, realm: realm, rebuilt: make(chan string, 8), retried: make(chan uuid.UUID, 8)}
+	s := &story{t: t, app: a, keycloak: server, realm: realm, path: path, rebuilt: make(chan string, 8), retried: make(chan uuid.UUID, 8)}
 
 	serving, stop := context.WithCancel(context.Background())
 	ready, ended := make(chan string, 1), make(chan error, 1)
@@ -106,7 +112,24 @@ func newStory(t testing.TB, others int) *story {
 		t.Fatal("keytrail did not become ready")
 	}
 	s.tell(others)
+	s.count()
 	return s
+}
+
+// count folds the analytics by hand, through a second handle on the store.
+func (s *story) count() {
+	t := s.t
+	store, err := sqlite.Open(t.Context(), s.path, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	db := projections.DB{Read: store.ReadDB(), Write: store.WriteDB(), Dialect: projections.SQLite}
+	engine := projections.New(db, store, s.app.Codec, projections.Options{})
+	require.NoError(t, engine.Register(analytics.New()))
+	require.NoError(t, engine.Setup(t.Context()))
+	head, err := store.Head(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, engine.CatchUp(t.Context(), head))
+	s.counts = analytics.NewQueries(db)
 }
 
 func (s *story) tell(others int) {
@@ -118,11 +141,13 @@ func (s *story) tell(others int) {
 	})
 	s.bob = location[strings.LastIndex(location, "/")+1:]
 	s.until("bob", func() bool {
-		_, known, err := s.app.Users.Get(t.Context(), realmName, s.bob)
+		u, known, err := s.app.Users.Get(t.Context(), realmName, s.bob)
 		require.NoError(t, err)
+		if known {
+			s.created = *u.CreatedAt // in Keycloak's milliseconds, as the events that follow
+		}
 		return known
 	})
-	s.created = time.Now()
 	s.admin(token, http.MethodPut, "/users/"+s.bob+"/reset-password", map[string]any{"type": "password", "value": password, "temporary": false})
 	s.admin(token, http.MethodPut, "/users/"+s.bob, map[string]any{"firstName": "Robert"})
 	s.settle()
@@ -274,10 +299,12 @@ func (s *story) pages(t testing.TB, token string, change ...func(*web.Config)) *
 		Ready: func(context.Context) []httpapi.Check {
 			return []httpapi.Check{{Name: "store", OK: true, Detail: "reachable, schema current"}, {Name: "projections", OK: true, Detail: "running"}}
 		},
-		Rebuild:       func(_ context.Context, name string) error { s.rebuilt <- name; return nil },
-		RetryDelivery: func(_ context.Context, id uuid.UUID) error { s.retried <- id; return nil },
-		Reconciler:    reconciler{s},
-		Realms:        []string{realmName}, Clock: time.Now, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Rebuild:    func(_ context.Context, name string) error { s.rebuilt <- name; return nil },
+		Retry:      retrier{s},
+		Analytics:  s.counts.Summary,
+		Polls:      func() []web.Poll { return []web.Poll{{Realm: realmName, Last: time.Now().Add(-20 * time.Second)}} },
+		Reconciler: reconciler{s},
+		Realms:     []string{realmName}, Clock: time.Now, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&c)
@@ -326,4 +353,11 @@ func (r reconciler) Start(ctx context.Context, realm string) (adapter.Reconcilia
 	}
 	run, _, err := r.app.Reconciliations.Get(ctx, r.run)
 	return run, err
+}
+
+type retrier struct{ *story }
+
+func (r retrier) Retry(_ context.Context, id uuid.UUID) (int, error) {
+	r.retried <- id
+	return 1, nil
 }

@@ -163,26 +163,47 @@ func offset(s span, start time.Time) string {
 	return text
 }
 
-// ticks are four to eight round moments between 0 and total.
+// tickSteps are the round steps from a minute on; below, and from days on, they are 1, 2
+// and 5 times a power of ten.
+var tickSteps = []time.Duration{
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour,
+}
+
+// ticks are at most seven round moments between 0 and total.
 func ticks(total time.Duration) []time.Duration {
-	if total <= 0 {
-		return []time.Duration{0}
-	}
-	steps := []time.Duration{1, 2, 5}
-	var step time.Duration
-	for unit := time.Microsecond; step == 0; unit *= 10 {
-		for _, s := range steps {
-			if total/(s*unit) < 7 {
-				step = s * unit
-				break
-			}
-		}
-	}
+	step := tickStep(max(total, 0))
 	var all []time.Duration
 	for at := time.Duration(0); at <= total; at += step {
 		all = append(all, at)
 	}
+	if len(all) == 0 {
+		return []time.Duration{0}
+	}
 	return all
+}
+
+func tickStep(total time.Duration) time.Duration {
+	const most = 7
+	powers := func(unit, below time.Duration) time.Duration {
+		for ; below == 0 || unit < below; unit *= 10 {
+			for _, n := range []time.Duration{1, 2, 5} {
+				if total/(n*unit) < most {
+					return n * unit
+				}
+			}
+		}
+		return 0
+	}
+	if step := powers(time.Microsecond, 100*time.Second); step > 0 && step <= 20*time.Second {
+		return step
+	}
+	for _, step := range tickSteps {
+		if total/step < most {
+			return step
+		}
+	}
+	return powers(24*time.Hour, 0)
 }
 
 // tickText is a time since the beginning, short.

@@ -55,15 +55,15 @@ type userView struct {
 	User adapter.User
 	// At is the moment that is shown, zero for now.
 	At time.Time
-	// FirstKnownAt and LastAt are between which moments there is something to see.
-	FirstKnownAt, LastAt time.Time
-	Fields               []userField
-	Drift                *adapter.Finding
-	Calls                []adapter.Call
-	Credentials          []trace.HistoryLine
-	Timeline             []trace.HistoryLine
-	Events               int
-	Pager                pager
+	// FirstKnownAt is before which moment there is nothing to see.
+	FirstKnownAt time.Time
+	Fields       []userField
+	Drift        *adapter.Finding
+	Calls        []adapter.Call
+	Credentials  []trace.HistoryLine
+	Timeline     []trace.HistoryLine
+	Events       int
+	Pager        pager
 }
 
 type userField struct {
@@ -96,7 +96,7 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) error {
 		return s.leadToUser(w, r, realm, id)
 	}
 	now, _ := adapter.FoldUser(events)
-	v := userView{User: now, At: at, FirstKnownAt: now.FirstKnownAt, LastAt: now.Last.At, Events: len(events)}
+	v := userView{User: now, At: at, FirstKnownAt: now.FirstKnownAt}
 	entries := adapter.UserHistory(events)
 	slices.Reverse(entries)
 	if !at.IsZero() {
@@ -108,6 +108,7 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) error {
 		v.User = then
 		entries = slices.DeleteFunc(entries, func(e adapter.HistoryEntry) bool { return e.OccurredAt.After(at) })
 	}
+	v.Events = len(entries)
 	lines := trace.HistoryLines(entries)
 	for _, l := range lines {
 		if l.EventType == adapter.TypeUserApiCredentialsChanged && len(v.Credentials) < userCredentials {
@@ -121,12 +122,14 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) error {
 	if v.Calls, _, err = s.Calls.List(ctx, httpapi.CallFilter{Realm: realm, UserID: id}, userCalls, ""); err != nil {
 		return err
 	}
-	drift, drifts, err := s.OpenDrift(ctx, realm, id)
-	if err != nil {
-		return err
-	}
-	if drifts {
-		v.Drift = &drift
+	if at.IsZero() { // how the user differs from Keycloak is known of now alone
+		drift, drifts, err := s.OpenDrift(ctx, realm, id)
+		if err != nil {
+			return err
+		}
+		if drifts {
+			v.Drift = &drift
+		}
 	}
 	title := now.Username
 	if title == "" {

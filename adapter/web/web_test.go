@@ -156,6 +156,7 @@ func TestEveryPage(t *testing.T) {
 	for _, shape := range []string{
 		"/", "/users", "/realms/acme/users/ID", "/traces/ID", "/calls", "/calls?status=failed", "/calls/ID", "/reconciliations",
 		"/reconciliations/ID", "/deliveries", "/deliveries?parked=true", "/deliveries/ID", "/projections", "/events", "/events?category=user",
+		"/analytics", "/analytics?span=30d",
 	} {
 		require.Positive(t, shapes[shape], "%s is not reached from the overview: %v", shape, shapes)
 	}
@@ -263,6 +264,9 @@ func TestOverviewLeadsFromAFailureToItsCause(t *testing.T) {
 	then := v.get("/realms/acme/users/" + s.bob + "?at=" + url.QueryEscape(s.created.UTC().Format(time.RFC3339Nano)))
 	require.Contains(t, then.text(), "This is the state at")
 	require.NotContains(t, then.text(), "Robert")
+	require.Contains(t, then.text(), "bob was created")
+	second := v.get("/realms/acme/users/" + s.bob + "?at=" + s.created.UTC().Format("2006-01-02T15:04:05"))
+	require.Equal(t, http.StatusOK, second.status, "the second in which it happened is meant whole")
 	before := v.get("/realms/acme/users/" + s.bob + "?at=2020-01-01T00:00")
 	require.Equal(t, http.StatusNotFound, before.status)
 	require.Contains(t, before.text(), "nothing is known of this user before")
@@ -464,7 +468,7 @@ func TestAssetsMayBeKeptForEver(t *testing.T) {
 func TestAConfigurationThatMissesSomethingIsRefused(t *testing.T) {
 	t.Parallel()
 	_, err := web.New(web.Config{})
-	for _, name := range []string{"Access", "Store", "Codec", "Users", "Calls", "Reconciliations", "Projections", "Traces", "Failures", "OpenDrift", "Ready", "Clock", "Logger"} {
+	for _, name := range []string{"Access", "Store", "Codec", "Users", "Calls", "Reconciliations", "Projections", "Traces", "Failures", "Analytics", "OpenDrift", "Retry", "Ready", "Clock", "Logger"} {
 		require.ErrorContains(t, err, fmt.Sprintf("pages: %s is missing", name))
 	}
 }
