@@ -105,7 +105,7 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 		if !ok || !c.reportedBy(d, p) {
 			continue
 		}
-		// Of several, the one begun last before the event.
+		// Of several, the one closest in time.
 		if !found || closer(c.requested.OccurredAt, best.requested.OccurredAt, d.OccurredAt) {
 			best, found = c, true
 		}
@@ -240,8 +240,8 @@ func (x *callIndex) add(ctx context.Context, i *Interpreter, minute *callMinute,
 		id = p.CallID
 		at, ok = addressOf(p, p.UserID)
 	case *adapter.ApiCallPreconditionRead:
-		// A call that names its user has an address once the user was found.
-		if p.UserID == "" {
+		// A call that names its user has an address once the user was found, by the name.
+		if p.UserID == "" || p.URLTemplate == userURL {
 			return nil
 		}
 		c, loaded, err := i.loadCall(ctx, p.CallID)

@@ -180,4 +180,3 @@ func TestAnIdempotencyKeyIsALock(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, adapter.CallSucceeded, out.Status)
 }
-

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -74,8 +75,20 @@ func (w words) event(v adapter.View) string {
 		return w.user(p.UserRef) + list(" ", roles("was given ", p.Added), roles("lost ", p.Removed))
 	case *adapter.UserApiGroupsChanged:
 		return w.user(p.UserRef) + list(" ", groups("joined ", p.Joined), groups("left ", p.Left))
+	case *adapter.UserApiOrganizationsChanged:
+		return w.user(p.UserRef) + list(" ", organizations("joined ", p.Joined), organizations("left ", p.Left))
 	case *adapter.UserApiCredentialsChanged:
 		return w.credentials(p)
+	case *adapter.UserApiSessionsEnded:
+		return "all sessions of " + w.user(p.UserRef) + " were ended"
+	case *adapter.UserApiEmailRequested:
+		switch p.Email {
+		case adapter.EmailVerify:
+			return w.user(p.UserRef) + " was sent an e-mail to verify the address"
+		case adapter.EmailExecuteActions:
+			return w.user(p.UserRef) + " was sent an e-mail with required actions"
+		}
+		return w.user(p.UserRef) + " was sent an e-mail: " + p.Email
 	case *adapter.UserApiFederatedIdentityChanged:
 		if p.Linked {
 			return w.user(p.UserRef) + " was linked to the identity provider " + p.Provider
@@ -184,8 +197,8 @@ func roles(lead string, roles []adapter.Role) string {
 		if name == "" {
 			name = r.ID
 		}
-		if r.Client != "" {
-			name += " of client " + r.Client
+		if client := cmp.Or(r.ClientID, r.Client); client != "" {
+			name += " of client " + client
 		}
 		names = append(names, name)
 	}
@@ -202,6 +215,14 @@ func groups(lead string, groups []adapter.Group) string {
 		names = append(names, name)
 	}
 	return counted(lead, "the group ", "the groups ", names)
+}
+
+func organizations(lead string, organizations []adapter.Organization) string {
+	names := make([]string, 0, len(organizations))
+	for _, o := range organizations {
+		names = append(names, cmp.Or(o.Alias, o.ID))
+	}
+	return counted(lead, "the organization ", "the organizations ", names)
 }
 
 func counted(lead, one, many string, names []string) string {
@@ -221,7 +242,11 @@ func (w words) credentials(p *adapter.UserApiCredentialsChanged) string {
 	}
 	switch p.Action {
 	case "password_reset":
-		return "the password of " + w.user(p.UserRef) + " was reset"
+		text := "the password of " + w.user(p.UserRef) + " was reset"
+		if p.Temporary != nil && *p.Temporary {
+			text += ", to be changed at the next login"
+		}
+		return text
 	case "password_updated":
 		return w.user(p.UserRef) + " set a new password"
 	case "credential_updated":
@@ -334,7 +359,7 @@ func arrival(r adapter.Receipt, v adapter.View) string {
 func (w words) call(p adapter.Payload) string {
 	switch p := p.(type) {
 	case *adapter.ApiCallRequested:
-		return w.command(p.Command, p.Realm, p.UserID, p.Username) + " requested: " + p.Method + " " + p.URLTemplate
+		return w.command(p.Command, p.Realm, p.UserID, p.Username) + " requested: " + p.Method + " " + p.URLTemplate + list("; then ", p.Plan...)
 	case *adapter.ApiCallPreconditionRead:
 		return "looked first" + found(p)
 	case *adapter.ApiCallAttempted:
@@ -367,6 +392,8 @@ func (w words) call(p adapter.Payload) string {
 			return "that is the echo of this call, known by the call's stamp"
 		case "delete":
 			return "that is the echo of this call, known by user, operation and time"
+		case "path":
+			return "that is the echo of this call, known by address, operation, actor and time"
 		}
 		return "that is the echo of this call"
 	}
@@ -391,15 +418,36 @@ func (w words) command(command, realm, userID, username string) string {
 	return text
 }
 
+// lookedFor says by the last parts of its address what a read was about; a list of what
+// a user has is not among them.
+var lookedFor = map[string]string{
+	"": "user", "{realm}/users": "user", "users/{id}": "user", "roles/{name}": "role", "{realm}/clients": "client",
+	"organizations/{organization}": "organization", "groups/{group}": "group",
+}
+
+// lastParts are the last two segments of an address, but for those of a kind of its own.
+func lastParts(template string) string {
+	parts := strings.Split(template, "/")
+	if len(parts) < 2 || slices.Contains(parts, "attack-detection") {
+		return template
+	}
+	return strings.Join(parts[len(parts)-2:], "/")
+}
+
 func found(p *adapter.ApiCallPreconditionRead) string {
+	what, known := lookedFor[lastParts(p.URLTemplate)]
 	var text string
 	switch {
+	case !known && p.Found != nil && *p.Found:
+		text = " at " + p.URLTemplate
+	case !known:
+		text = " at " + p.URLTemplate + ", but could not tell"
 	case p.Found == nil:
-		text = ", but could not tell how the user is"
+		text = ", but could not tell how the " + what + " is"
 	case !*p.Found:
-		text = ": the user does not exist"
+		text = ": the " + what + " does not exist"
 	case p.Enabled == nil:
-		text = ": the user exists"
+		text = ": the " + what + " exists"
 	case *p.Enabled:
 		text = ": the user exists and is enabled"
 	default:
