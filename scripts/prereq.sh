@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the checks need on this machine: `prereq.sh [go] [postgres] [keycloak]`, all of it by default.
+# What the checks need on this machine: `prereq.sh [go] [postgres] [keycloak] [browser]`, all of it by default.
 # As root on Debian and its kin it installs what is missing; elsewhere it says what is missing and how to get it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -89,7 +89,25 @@ need_keycloak() {
 	fi
 }
 
-[ $# -gt 0 ] || set -- go postgres keycloak
+# has_browser looks where the page's tests look.
+has_browser() {
+	local name
+	for name in "${KEYTRAIL_TEST_BROWSER:-}" chromium chromium-browser google-chrome google-chrome-stable chrome; do
+		[ -z "$name" ] || ! command -v "$name" >/dev/null || return 0
+	done
+	return 1
+}
+
+need_browser() {
+	has_browser && return 0
+	if can_install; then
+		apt_install chromium
+	else
+		missing+=("Chromium: apt-get install chromium, or set KEYTRAIL_TEST_BROWSER to one's path")
+	fi
+}
+
+[ $# -gt 0 ] || set -- go postgres keycloak browser
 for need in "$@"; do
 	"need_$need"
 done

@@ -17,7 +17,9 @@ const maxTraceEvents = 300
 type traceView struct {
 	trace.Trace
 	trace.Origin
-	Lines []eventRow
+	// Answers explain the story.
+	Answers []answer
+	Lines   []eventRow
 	// Hidden is how many events are not listed.
 	Hidden    int
 	Waterfall template.HTML
@@ -25,6 +27,35 @@ type traceView struct {
 	// Drawn is how many events the diagrams show, where that is not all.
 	Drawn int
 	Links []link
+}
+
+// answer is what the explanation says to one question.
+type answer struct {
+	Question  string
+	Sentences []trace.Sentence
+}
+
+var questions = map[trace.SentenceKind]string{
+	trace.SentenceOutcome: "Outcome", trace.SentenceFailedStep: "Where", trace.SentenceClass: "Why", trace.SentenceKeycloak: "Keycloak",
+	trace.SentenceTried: "Tried", trace.SentenceNow: "Now", trace.SentenceAlso: "Also", trace.SentenceNote: "Note",
+}
+
+// answersOf groups the sentences by what they answer, without the next steps, which
+// stand above them.
+func answersOf(x trace.Explanation) []answer {
+	var answers []answer
+	for _, s := range x.Sentences {
+		question, ok := questions[s.Kind]
+		if !ok {
+			continue
+		}
+		if n := len(answers); n > 0 && answers[n-1].Question == question {
+			answers[n-1].Sentences = append(answers[n-1].Sentences, s)
+			continue
+		}
+		answers = append(answers, answer{question, []trace.Sentence{s}})
+	}
+	return answers
 }
 
 // eventRow is an event in a list, with links to those of its causes that the list has.
@@ -63,7 +94,7 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := traceView{Trace: t, Origin: trace.OriginOf(t)}
+	v := traceView{Trace: t, Origin: trace.OriginOf(t), Answers: answersOf(trace.Explain(t))}
 	lines := trace.Lines(t)
 	drawn := lines
 	if len(drawn) > maxDrawn {
