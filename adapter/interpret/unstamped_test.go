@@ -1,0 +1,129 @@
+package interpret
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/eventstore/sqlite"
+	"github.com/keytrail/keytrail/internal/seal"
+	"github.com/keytrail/keytrail/keycloak"
+)
+
+// countingStore counts what is read of the log.
+type countingStore struct {
+	*sqlite.Store
+	read int
+}
+
+func (s *countingStore) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
+	return func(yield func(eventstore.Event, error) bool) {
+		for e, err := range s.Store.ReadLog(ctx, q) {
+			s.read++
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func newIndexed(t *testing.T) (*Interpreter, *countingStore, func(draft adapter.Draft, s eventstore.StreamID, expected eventstore.Expected)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "keytrail.db")
+	require.NoError(t, sqlite.Migrate(t.Context(), path))
+	store, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	counting := &countingStore{Store: store}
+	i := &Interpreter{Store: counting, Codec: adapter.NewCodec(seal.Plain{}), Clock: time.Now, Logger: slog.New(slog.DiscardHandler)}
+	return i, counting, func(draft adapter.Draft, s eventstore.StreamID, expected eventstore.Expected) {
+		draft.OccurredAt, draft.Meta.CorrelationID = time.Now(), uuid.New()
+		e, err := i.Codec.Encode(t.Context(), draft)
+		require.NoError(t, err)
+		_, err = store.Append(t.Context(), eventstore.StreamAppend{Stream: s, Expected: expected, Events: []eventstore.NewEvent{e}})
+		require.NoError(t, err)
+	}
+}
+
+// However many calls there are, each is read from the log once.
+func TestTheIndexReadsEachCallOnce(t *testing.T) {
+	t.Parallel()
+	i, store, add := newIndexed(t)
+	const calls = 200
+	var wanted []uuid.UUID
+	for n := range calls {
+		id, user := uuid.New(), "1"
+		if n%2 == 0 {
+			user = uuid.NewString()
+		} else {
+			wanted = append(wanted, id)
+		}
+		add(adapter.Draft{Payload: &adapter.ApiCallRequested{
+			CallID: id, Realm: "acme", UserID: user, Method: http.MethodPost, URLTemplate: userURL + "/logout",
+		}}, adapter.CallStream(id), eventstore.ExpectNone())
+	}
+	want := address{realm: "acme", resource: keycloak.ResourceUser, operation: keycloak.OperationAction, path: "users/1/logout"}
+	for range 50 {
+		found, err := i.calls.find(t.Context(), i, want, time.Now())
+		require.NoError(t, err)
+		require.Equal(t, wanted, found)
+	}
+	require.Equal(t, calls, store.read)
+
+	id := uuid.New()
+	add(adapter.Draft{Payload: &adapter.ApiCallRequested{
+		CallID: id, Realm: "acme", Username: "bob", Method: http.MethodPost, URLTemplate: userURL + "/logout",
+	}}, adapter.CallStream(id), eventstore.ExpectNone())
+	found, err := i.calls.find(t.Context(), i, want, time.Now())
+	require.NoError(t, err)
+	require.Equal(t, wanted, found, "it is not known whom the call is about")
+	add(adapter.Draft{Payload: &adapter.ApiCallPreconditionRead{
+		CallID: id, UserID: "1", Username: "bob", URLTemplate: realmURL + "/users",
+	}}, adapter.CallStream(id), eventstore.ExpectVersion(1))
+	found, err = i.calls.find(t.Context(), i, want, time.Now())
+	require.NoError(t, err)
+	require.Equal(t, append(wanted, id), found)
+
+	found, err = i.calls.find(t.Context(), i, want, time.Now().Add(-time.Hour))
+	require.NoError(t, err)
+	require.Empty(t, found, "too long ago")
+}
+
+func TestTheIndexIsBounded(t *testing.T) {
+	t.Parallel()
+	i, _, _ := newIndexed(t)
+	now := time.Now()
+	for n := range 50 {
+		_, err := i.calls.find(t.Context(), i, address{}, now.Add(-time.Duration(n)*time.Hour))
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(i.calls.minutes), maxMinutes)
+	}
+}
+
+func TestAddressOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		intent adapter.ApiCallRequested
+		path   string
+	}{
+		{adapter.ApiCallRequested{Method: http.MethodDelete, URLTemplate: userURL, UserID: "1"}, "users/1"},
+		{adapter.ApiCallRequested{Method: http.MethodPut, URLTemplate: userURL + "/groups/{group}", UserID: "f:a:b/c", Params: map[string]string{"group": "g"}}, "users/f:a:b/c/groups/g"},
+		{adapter.ApiCallRequested{Method: http.MethodPost, URLTemplate: organizationURL + "/members", Params: map[string]string{"organization": "o"}}, "organizations/o/members"},
+		{adapter.ApiCallRequested{Method: http.MethodDelete, URLTemplate: organizationURL + "/members/{id}", UserID: "1", Params: map[string]string{"organization": "o"}}, "organizations/o/members/1"},
+		{adapter.ApiCallRequested{Method: http.MethodPut, URLTemplate: userURL, UserID: "1"}, ""},
+		{adapter.ApiCallRequested{Method: http.MethodPost, URLTemplate: userURL + "/logout"}, ""},
+	} {
+		at, ok := addressOf(&c.intent, c.intent.UserID)
+		require.Equal(t, c.path != "", ok, c.path)
+		require.Equal(t, c.path, at.path)
+	}
+}
