@@ -83,8 +83,11 @@ func analyticsOf(counts adapter.Analytics) analyticsView {
 	v.Recorded = chartOf("recorded", "Events recorded over time", labels, recorded)
 
 	outcomes := []series{
-		{Name: "succeeded", Class: "good"}, {Name: "refused by a rule", Class: "neutral"}, {Name: "open", Class: "plain"},
-		{Name: "unknown", Class: "warning"}, {Name: "failed", Class: "bad"},
+		{Name: "succeeded", Class: "good"},
+		{Name: "refused by a rule", Class: "neutral"},
+		{Name: "open", Class: "plain"},
+		{Name: "unknown", Class: "warning"},
+		{Name: "failed", Class: "bad"},
 	}
 	index := map[adapter.CallStatus]int{
 		adapter.CallSucceeded: 0, adapter.CallSkipped: 1, adapter.CallRequested: 2, adapter.CallUnknown: 3, adapter.CallFailed: 4,

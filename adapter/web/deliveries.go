@@ -74,7 +74,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 		{Label: "Newest", Path: "/deliveries", Current: !v.Parked},
 		{Label: "Parked", Path: "/deliveries?parked=true", Current: v.Parked},
 	}
-	next := ""
+	var next string
 	if v.Parked {
 		v.Deliveries, next, err = s.parkedPage(r.Context(), before)
 	} else {

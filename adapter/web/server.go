@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/httpapi"
 	"github.com/keytrail/keytrail/eventstore"
@@ -131,7 +132,7 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 
 func (s *Server) routes() chi.Router {
 	router := chi.NewRouter()
-	router.Use(secure)
+	router.Use(secure, middleware.GetHead)
 	router.NotFound(s.open(s.notFound))
 	router.MethodNotAllowed(s.open(s.notFound))
 	router.Get("/assets/{file}", s.assets.serve)

@@ -185,6 +185,7 @@ func (s *story) tell(others int) {
 	_, err = s.app.Reconcile(s.asOperator(""), realmName, "cli")
 	require.NoError(t, err)
 	s.park()
+	s.strange()
 	s.settle()
 	runs, _, err := s.app.Reconciliations.List(t.Context(), "", 1, "")
 	require.NoError(t, err)
@@ -214,6 +215,29 @@ func (s *story) park() {
 		events = append(events, e)
 	}
 	_, err := s.app.Store.Append(t.Context(), eventstore.StreamAppend{Stream: stream, Expected: eventstore.ExpectNone(), Events: events})
+	require.NoError(t, err)
+}
+
+// strangeID is a user's id as federations make them, and worse.
+const strangeID = "f:1b2c:ü/x y?&#%2F.."
+
+// strange records a user with an id and a name that must be escaped everywhere, and an
+// event of a type that this program does not know.
+func (s *story) strange() {
+	t := s.t
+	ref := adapter.UserRef{Realm: realmName, UserID: strangeID}
+	created, err := s.app.Codec.Encode(t.Context(), adapter.Draft{
+		Payload: &adapter.UserApiCreated{UserChange: adapter.UserChange{UserRef: ref, Set: adapter.Profile{
+			Username: adapter.Set(evil), Email: adapter.Set(evil), Attributes: adapter.Set(map[string][]string{evil: {evil, "b"}}),
+		}}, Groups: []string{"/" + evil}},
+		OccurredAt: time.Now(), Meta: adapter.Metadata{CorrelationID: eventstore.NewID(), Reason: evil, Source: "webhook:" + evil},
+	})
+	require.NoError(t, err)
+	newer := eventstore.NewEvent{
+		ID: eventstore.NewID(), Type: "SomethingNewer", Data: json.RawMessage(`{"text":"` + evil + `"}`), Metadata: json.RawMessage(`{"schema":9}`),
+		CorrelationID: eventstore.NewID(), OccurredAt: time.Now(),
+	}
+	_, err = s.app.Store.Append(t.Context(), eventstore.StreamAppend{Stream: adapter.UserStream(realmName, strangeID), Events: []eventstore.NewEvent{created, newer}})
 	require.NoError(t, err)
 }
 
@@ -252,7 +276,7 @@ func (s *story) until(what string, holds func() bool) {
 func (s *story) adminToken() string {
 	form := url.Values{"grant_type": {"password"}, "client_id": {"admin-cli"}, "username": {"alice"}, "password": {adminPassword}}
 	resp := s.do(http.MethodPost, s.keycloak.URL()+"/realms/master/protocol/openid-connect/token", "", "application/x-www-form-urlencoded", strings.NewReader(form.Encode()))
-	defer resp.Body.Close() //nolint:errcheck // read to its end below
+	defer resp.Body.Close()
 	var token struct {
 		AccessToken string `json:"access_token"`
 	}
@@ -265,7 +289,7 @@ func (s *story) admin(token, method, path string, body any) (location string) {
 	b, err := json.Marshal(body)
 	require.NoError(s.t, err)
 	resp := s.do(method, s.keycloak.URL()+"/admin/realms/"+realmName+path, token, "application/json", bytes.NewReader(b))
-	defer resp.Body.Close() //nolint:errcheck // nothing is read
+	defer resp.Body.Close()
 	require.Less(s.t, resp.StatusCode, 300, "%s %s", method, path)
 	return resp.Header.Get("Location")
 }

@@ -187,9 +187,9 @@ func tickStep(total time.Duration) time.Duration {
 	const most = 7
 	powers := func(unit, below time.Duration) time.Duration {
 		for ; below == 0 || unit < below; unit *= 10 {
-			for _, n := range []time.Duration{1, 2, 5} {
-				if total/(n*unit) < most {
-					return n * unit
+			for _, step := range []time.Duration{unit, 2 * unit, 5 * unit} {
+				if total/step < most {
+					return step
 				}
 			}
 		}
@@ -213,6 +213,8 @@ func tickText(d time.Duration) string {
 		return "0"
 	case d < time.Millisecond:
 		return strconv.FormatInt(d.Microseconds(), 10) + " µs"
+	case d < 10*time.Millisecond:
+		return strconv.FormatFloat(math.Round(float64(d)/float64(100*time.Microsecond))/10, 'f', -1, 64) + " ms"
 	case d < time.Second:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < time.Minute:

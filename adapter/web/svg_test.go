@@ -125,6 +125,7 @@ func TestTicks(t *testing.T) {
 	t.Parallel()
 	for total, want := range map[time.Duration]string{
 		0:                       "0",
+		3 * time.Millisecond:    "0 500 µs 1 ms 1.5 ms 2 ms 2.5 ms 3 ms",
 		50 * time.Millisecond:   "0 10 ms 20 ms 30 ms 40 ms 50 ms",
 		1700 * time.Millisecond: "0 500 ms 1 s 1.5 s",
 		3 * time.Hour:           "0 30 min 1 h 1 h 30 min 2 h 2 h 30 min 3 h",

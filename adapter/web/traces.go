@@ -32,7 +32,13 @@ type traceView struct {
 // answer is what the explanation says to one question.
 type answer struct {
 	Question  string
-	Sentences []trace.Sentence
+	Sentences []sentence
+}
+
+type sentence struct {
+	trace.Sentence
+	// Listed is true where the event that it rests on is on the page.
+	Listed bool
 }
 
 var questions = map[trace.SentenceKind]string{
@@ -42,18 +48,23 @@ var questions = map[trace.SentenceKind]string{
 
 // answersOf groups the sentences by what they answer, without the next steps, which
 // stand above them.
-func answersOf(x trace.Explanation) []answer {
+func answersOf(x trace.Explanation, listed []trace.Line) []answer {
+	ids := make(map[uuid.UUID]bool, len(listed))
+	for _, l := range listed {
+		ids[l.EventID] = true
+	}
 	var answers []answer
 	for _, s := range x.Sentences {
 		question, ok := questions[s.Kind]
 		if !ok {
 			continue
 		}
+		said := sentence{s, ids[s.EventID]}
 		if n := len(answers); n > 0 && answers[n-1].Question == question {
-			answers[n-1].Sentences = append(answers[n-1].Sentences, s)
+			answers[n-1].Sentences = append(answers[n-1].Sentences, said)
 			continue
 		}
-		answers = append(answers, answer{question, []trace.Sentence{s}})
+		answers = append(answers, answer{question, []sentence{said}})
 	}
 	return answers
 }
@@ -94,7 +105,7 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v := traceView{Trace: t, Origin: trace.OriginOf(t), Answers: answersOf(trace.Explain(t))}
+	v := traceView{Trace: t, Origin: trace.OriginOf(t)}
 	lines := trace.Lines(t)
 	drawn := lines
 	if len(drawn) > maxDrawn {
@@ -108,6 +119,7 @@ func (s *Server) showTrace(w http.ResponseWriter, r *http.Request) error {
 		lines = lines[:maxTraceEvents]
 	}
 	v.Lines = rowsOf(lines)
+	v.Answers = answersOf(trace.Explain(t), lines)
 	for _, u := range t.Users[:min(len(t.Users), 5)] {
 		name := u.Username
 		if name == "" {

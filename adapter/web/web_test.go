@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/html"
 
@@ -67,7 +70,7 @@ func (v *visitor) send(method, path string, form url.Values, header http.Header)
 	}
 	resp, err := v.client.Do(req)
 	require.NoError(v.t, err)
-	defer resp.Body.Close() //nolint:errcheck // read to its end
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(v.t, err)
 	root, err := html.Parse(strings.NewReader(string(body)))
@@ -182,6 +185,7 @@ func (p page) check(path string) {
 	require.Equal(p.t, "en", attr(p.all("html")[0], "lang"), path)
 	require.Empty(p.t, p.all("style"), path)
 	ids := map[string]bool{}
+	var anchors []string
 	var last int
 	for n := range p.root.Descendants() {
 		if n.Type != html.ElementNode {
@@ -203,12 +207,18 @@ func (p page) check(path string) {
 			require.LessOrEqual(p.t, level, last+1, "%s: %s skips a level: %s", path, n.Data, textOf(n))
 			last = level
 		case "a":
+			if id, ok := strings.CutPrefix(attr(n, "href"), "#"); ok {
+				anchors = append(anchors, id)
+			}
 			require.NotEmpty(p.t, textOf(n), "%s: a link without words to %s", path, attr(n, "href"))
 		case "button":
 			require.NotEmpty(p.t, textOf(n), "%s: a button without words", path)
 		case "th":
 			require.NotEmpty(p.t, attr(n, "scope"), path)
 		}
+	}
+	for _, id := range anchors {
+		require.True(p.t, ids[id], "%s: nothing on the page is called %s", path, id)
 	}
 	for _, table := range p.all("table") {
 		require.Equal(p.t, "caption", firstElement(table).Data, "%s: a table without caption", path)
@@ -420,7 +430,7 @@ func TestListsAreBoundedAndPage(t *testing.T) {
 		}
 	}
 	require.Equal(t, 3, pages)
-	require.Len(t, found, 121)
+	require.Len(t, found, 122)
 	require.Contains(t, v.get("/users?q=user001").text(), "user0013")
 	require.NotContains(t, v.get("/users?q=user001").text(), "user0113")
 	for _, bad := range []string{"/users?cursor=x", "/events?cursor=x", "/users?state=x", "/calls?status=x", "/events?category=x", "/calls/x", "/reconciliations/x", "/realms/acme/users/" + s.bob + "?at=x"} {
@@ -446,6 +456,36 @@ func TestFind(t *testing.T) {
 	require.Equal(t, user, v.get("/realms/acme/users/bob").url.Path)
 	require.Equal(t, http.StatusNotFound, v.get("/find?q=nobody").status)
 	require.Equal(t, http.StatusNotFound, v.get("/realms/acme/users/nobody").status)
+}
+
+// TestBehindAnotherRouter serves the pages as the HTTP server does, for what its own
+// routes do not serve.
+func TestBehindAnotherRouter(t *testing.T) {
+	t.Parallel()
+	s := newStory(t, 0)
+	var pages http.Handler
+	s.pages(t, "", func(c *web.Config) {
+		server, err := web.New(*c)
+		require.NoError(t, err)
+		pages = server
+	})
+	outer := chi.NewRouter()
+	outer.Use(middleware.GetHead)
+	outer.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	outer.Get("/api/v1/realms/{realm}/users/{id}", func(http.ResponseWriter, *http.Request) {})
+	outer.NotFound(pages.ServeHTTP)
+	served := httptest.NewServer(outer)
+	t.Cleanup(served.Close)
+	v := newVisitor(t, served.URL)
+	require.Equal(t, http.StatusTeapot, v.get("/healthz").status)
+	user := "/realms/acme/users/" + url.PathEscape(strangeID)
+	p := v.get(user)
+	require.Equal(t, http.StatusOK, p.status, p.text())
+	require.Contains(t, p.text(), strangeID)
+	p.check(user)
+	require.Equal(t, http.StatusOK, v.send(http.MethodHead, "/users", nil, nil).status)
+	require.Equal(t, http.StatusOK, v.post("/projections/calls/rebuild", nil).status)
+	require.Equal(t, "calls", <-s.rebuilt)
 }
 
 func TestAssetsMayBeKeptForEver(t *testing.T) {
