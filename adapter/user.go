@@ -3,6 +3,7 @@ package adapter
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -75,9 +76,24 @@ type Origin struct {
 	// Doubtful is true where another event on the field lies so close that their order is
 	// in doubt. The value is one that was set, and is read to be sure that it is the last.
 	Doubtful bool `json:"doubtful,omitempty"`
+	// Rivals are the values of the events that may have been last, as JSON.
+	Rivals []json.RawMessage `json:"rivals,omitempty"`
 	// Type is the event's type and Version its place in the order of arrival.
 	Type    string             `json:"type,omitempty"`
 	Version eventstore.Version `json:"version,omitempty"`
+}
+
+// maxRivals bounds the values that are kept of a burst of changes.
+const maxRivals = 32
+
+// Allows reports whether a value is one that the field may have, although another is
+// believed: that of an event whose order is in doubt.
+func (o Origin) Allows(value any) bool {
+	if !o.Doubtful {
+		return false
+	}
+	raw, err := json.Marshal(value)
+	return err == nil && slices.ContainsFunc(o.Rivals, func(r json.RawMessage) bool { return bytes.Equal(r, raw) })
 }
 
 // Unread says why a user has to be read.
@@ -276,6 +292,17 @@ func (u *User) doubtful(field string, e Decoded) bool {
 	}
 }
 
+// rival keeps the value that the field has had until now as one that may be the last.
+func (u *User) rival(field string, before Origin) {
+	origin := u.Origins[field]
+	origin.Doubtful = true
+	i := slices.IndexFunc(userFields, func(f userField) bool { return f.name == field })
+	if raw, err := json.Marshal(userFields[i].get(*u)); err == nil && len(before.Rivals) < maxRivals {
+		origin.Rivals = append(slices.Clone(before.Rivals), raw)
+	}
+	u.Origins[field] = origin
+}
+
 // open marks that a read is due.
 func (u *User) open(e Decoded, because string) {
 	u.Unread = &Unread{Since: e.OccurredAt, Because: because, EventID: e.ID, CorrelationID: e.CorrelationID}
@@ -295,7 +322,7 @@ func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Tim
 		// A read that confirms what an event said leaves the event as the field's origin:
 		// whoever asks who last set it wants the one who did, not the one who looked.
 		if known && len(DiffUsers(*u, after, field)) == 0 {
-			origin.Inferred, origin.Doubtful = false, false
+			origin.Inferred, origin.Doubtful, origin.Rivals = false, false, nil
 			u.Origins[field] = origin
 			continue
 		}
@@ -339,11 +366,10 @@ func (u *User) set(set Profile, inferred []string, e Decoded) {
 		if guess && field == FieldAttributes {
 			u.open(e, "attributes that the user profile does not manage are dropped silently")
 		}
+		before := u.Origins[field]
 		u.from(field, e, guess)
 		if doubtful {
-			origin := u.Origins[field]
-			origin.Doubtful = true
-			u.Origins[field] = origin
+			u.rival(field, before)
 		}
 	}
 	set.applyTo(u)

@@ -17,12 +17,14 @@ type FieldChange struct {
 // fieldDeleted is always known: a user of whom there is an event was not deleted before.
 const fieldDeleted = "deleted"
 
-// userFields reads a user's comparable fields, with empty collections and missing
-// ones made equal.
-var userFields = []struct {
+type userField struct {
 	name string
 	get  func(User) any
-}{
+}
+
+// userFields reads a user's comparable fields, with empty collections and missing
+// ones made equal.
+var userFields = []userField{
 	{FieldUsername, func(u User) any { return u.Username }},
 	{FieldEmail, func(u User) any { return deref(u.Email) }},
 	{FieldFirstName, func(u User) any { return deref(u.FirstName) }},

@@ -77,6 +77,17 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 	}
 }
 
+func TestABurstKeepsItsRivals(t *testing.T) {
+	t.Parallel()
+	u := fold(t, arrived(1, happened(0, named("A"))), arrived(2, happened(time.Millisecond, named("B"))), arrived(3, happened(2*time.Millisecond, named("C"))))
+	origin := u.Origins[adapter.FieldFirstName]
+	require.Equal(t, "C", *u.FirstName)
+	require.True(t, origin.Allows("A"))
+	require.True(t, origin.Allows("B"))
+	require.False(t, origin.Allows("D"), "nobody has set that")
+	require.False(t, u.Origins[adapter.FieldLastName].Allows(nil))
+}
+
 func TestAReadNamesTheClients(t *testing.T) {
 	t.Parallel()
 	given := &adapter.UserApiRolesChanged{UserRef: ref, Added: []adapter.Role{{Name: "viewer", Client: "uuid-1"}}}
