@@ -126,6 +126,18 @@ func (b *tab) theme(name string) {
 	}))
 }
 
+// shot keeps what is seen, where somebody wants to look at it.
+func (b *tab) shot(name string) {
+	b.t.Helper()
+	folder := os.Getenv(screenshotsEnv)
+	if folder == "" {
+		return
+	}
+	image, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	require.NoError(b.t, err)
+	require.NoError(b.t, os.WriteFile(filepath.Join(folder, name+".png"), image, 0o600))
+}
+
 // quiet holds that the browser had nothing to complain about.
 func (b *tab) quiet() {
 	b.t.Helper()
@@ -185,10 +197,15 @@ func TestSigningInWithTheKeyboard(t *testing.T) {
 	_, err := chromedp.RunResponse(b.ctx, chromedp.Navigate(b.base+"/users"))
 	require.NoError(t, err)
 	require.Equal(t, "token", eval[string](b, "document.activeElement.id"))
+	require.Empty(t, eval[[]string](b, contrast))
+	b.shot("sign-in")
 	_, err = chromedp.RunResponse(b.ctx, chromedp.SendKeys(chromedp.ID("token"), apiToken+"\r"))
 	require.NoError(t, err)
 	require.Equal(t, "/users", b.path())
 	require.Empty(t, eval[string](b, "document.cookie"), "scripts see no session")
+	b.do(chromedp.EmulateViewport(390, 900))
+	require.LessOrEqual(t, eval[int](b, "document.documentElement.scrollWidth"), 390)
+	b.shot("signed-in-narrow")
 
 	// The first stop of the keyboard leads past the navigation.
 	_, err = chromedp.Run(b.ctx, chromedp.KeyEvent("\t"))
@@ -241,7 +258,6 @@ func TestPagesInTheBrowser(t *testing.T) {
 	browserProgram(t)
 	s := newStory(t, 1000)
 	b := newTab(t, s.pages(t, "").URL)
-	folder := os.Getenv(screenshotsEnv)
 	for _, p := range []struct{ name, path string }{
 		{"overview", "/"},
 		{"failures", "/failures"},
@@ -272,11 +288,7 @@ func TestPagesInTheBrowser(t *testing.T) {
 			name := p.name + "-" + look.name
 			require.LessOrEqual(t, eval[int](b, "document.documentElement.scrollWidth"), int(look.width), "%s is wider than the screen", name)
 			require.Empty(t, eval[[]string](b, contrast), "%s is too faint", name)
-			if folder != "" {
-				image, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-				require.NoError(t, err)
-				require.NoError(t, os.WriteFile(filepath.Join(folder, name+".png"), image, 0o600))
-			}
+			b.shot(name)
 		}
 	}
 	require.NotContains(t, strings.Join(b.complaints, " "), "Content Security Policy")

@@ -22,14 +22,13 @@ const (
 type overviewView struct {
 	Failures []trace.Failure
 	// More is true where there are further failures.
-	More        bool
-	Checks      []httpapi.Check
-	Healthy     bool
-	Projections []httpapi.ProjectionStatus
-	Head        eventstore.Position
-	Behind      eventstore.Position
-	Runs        []adapter.Reconciliation
-	Recent      []trace.Line
+	More    bool
+	Checks  []httpapi.Check
+	Healthy bool
+	Head    eventstore.Position
+	Behind  eventstore.Position
+	Runs    []adapter.Reconciliation
+	Recent  []trace.Line
 	// Sources tells for each way in which event came last.
 	Sources []sourceView
 	Polls   []Poll
@@ -50,10 +49,12 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 	}
 	v := overviewView{Failures: failures.Items, More: failures.NextCursor != "", Checks: s.Ready(ctx), Realms: s.Realms}
 	v.Healthy = !slices.ContainsFunc(v.Checks, func(c httpapi.Check) bool { return !c.OK })
-	if v.Projections, err = s.Projections.Status(ctx); err != nil {
+	v.Checks = together(v.Checks)
+	status, err := s.Projections.Status(ctx)
+	if err != nil {
 		return err
 	}
-	for _, p := range v.Projections {
+	for _, p := range status {
 		v.Head, v.Behind = max(v.Head, p.Head), max(v.Behind, p.Lag)
 	}
 	if v.Runs, _, err = s.Reconciliations.List(ctx, "", overviewRuns, ""); err != nil {
@@ -72,6 +73,27 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "overview", "overview", "Overview", v)
+}
+
+// projectionCheck begins the names of checks of which there is one for each projection.
+const projectionCheck = "projection "
+
+// together makes one check of those of projections that are fine: the overview is about
+// the others.
+func together(checks []httpapi.Check) []httpapi.Check {
+	var rest []httpapi.Check
+	fine := 0
+	for _, c := range checks {
+		if c.OK && strings.HasPrefix(c.Name, projectionCheck) {
+			fine++
+			continue
+		}
+		rest = append(rest, c)
+	}
+	if fine > 0 {
+		rest = append(rest, httpapi.Check{Name: "projections", OK: true, Detail: plural(fine, "is", "are") + " fine"})
+	}
+	return rest
 }
 
 // sourcesWithin is among how many of the newest deliveries the ways in are looked for.

@@ -321,7 +321,7 @@ func (s *story) pages(t testing.TB, token string, change ...func(*web.Config)) *
 			return f, ok, err
 		},
 		Ready: func(context.Context) []httpapi.Check {
-			return []httpapi.Check{{Name: "store", OK: true, Detail: "reachable, schema current"}, {Name: "projections", OK: true, Detail: "running"}}
+			return []httpapi.Check{{Name: "store", OK: true, Detail: "reachable, schema current"}, {Name: "projection users", OK: true, Detail: "running, 0 events behind"}, {Name: "projection calls", OK: true, Detail: "running, 0 events behind"}}
 		},
 		Rebuild:    func(_ context.Context, name string) error { s.rebuilt <- name; return nil },
 		Retry:      retrier{s},

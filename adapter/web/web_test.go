@@ -1,6 +1,8 @@
 package web_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,7 +22,9 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/keytrail/keytrail/adapter/httpapi"
+	"github.com/keytrail/keytrail/adapter/trace"
 	"github.com/keytrail/keytrail/adapter/web"
+	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/internal/suitetest"
 )
 
@@ -280,6 +284,59 @@ func TestOverviewLeadsFromAFailureToItsCause(t *testing.T) {
 	before := v.get("/realms/acme/users/" + s.bob + "?at=2020-01-01T00:00")
 	require.Equal(t, http.StatusNotFound, before.status)
 	require.Contains(t, before.text(), "nothing is known of this user before")
+}
+
+func TestTheOverviewSaysHowKeytrailItselfIs(t *testing.T) {
+	t.Parallel()
+	s := newStory(t, 0)
+	nothing := func(c *web.Config) { c.Failures = noFailures{} }
+	fine := newVisitor(t, s.pages(t, "", nothing).URL).get("/")
+	require.Contains(t, fine.text(), "Nothing needs attention")
+	require.Contains(t, fine.text(), "projections 2 are fine")
+	require.Contains(t, fine.text(), "polling acme last ended well")
+	for name, change := range map[string]func(*web.Config){
+		"3,000 events behind": func(c *web.Config) {
+			c.Ready = func(context.Context) []httpapi.Check {
+				return []httpapi.Check{{Name: "projection users", Detail: "failing, 3,000 events behind"}}
+			}
+		},
+		"the newest poll failed": func(c *web.Config) {
+			c.Polls = func() []web.Poll { return []web.Poll{{Realm: realmName, Error: "the newest poll failed"}} }
+		},
+	} {
+		p := newVisitor(t, s.pages(t, "", nothing, change).URL).get("/")
+		require.Contains(t, p.text(), "keytrail itself needs attention")
+		require.Contains(t, p.text(), name)
+		p.check(name)
+	}
+}
+
+type noFailures struct{}
+
+func (noFailures) List(context.Context, trace.FailureQuery) (trace.FailurePage, error) {
+	return trace.FailurePage{}, nil
+}
+
+// What went wrong inside is for the log, not for the visitor.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	s := newStory(t, 0)
+	p := newVisitor(t, s.pages(t, "", func(c *web.Config) { c.Failures = broken{} }).URL).get("/")
+	require.Equal(t, http.StatusInternalServerError, p.status)
+	require.NotContains(t, p.body, "disk")
+	p.check("broken")
+	p = newVisitor(t, s.pages(t, "", func(c *web.Config) { c.Failures = broken{eventstore.ErrUnavailable} }).URL).get("/")
+	require.Equal(t, http.StatusServiceUnavailable, p.status)
+	require.Equal(t, "5", p.header.Get("Retry-After"))
+}
+
+type broken struct{ err error }
+
+func (b broken) List(context.Context, trace.FailureQuery) (trace.FailurePage, error) {
+	if b.err != nil {
+		return trace.FailurePage{}, b.err
+	}
+	return trace.FailurePage{}, errors.New("the disk is on fire")
 }
 
 func TestAccess(t *testing.T) {
