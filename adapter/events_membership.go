@@ -87,7 +87,7 @@ func (u *User) changeOrganizations(p *UserApiOrganizationsChanged, e Decoded) {
 		organizations = slices.DeleteFunc(organizations, func(have Organization) bool { return have.ID == o.ID })
 	}
 	u.Organizations = sortOrganizations(append(organizations, p.Joined...))
-	u.from(FieldOrganizations, e, false)
+	u.from(FieldOrganizations, e, u.partly(FieldOrganizations))
 }
 
 // sortOrganizations orders organizations by alias, each once; nil for none.

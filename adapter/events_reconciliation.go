@@ -31,13 +31,20 @@ var Situations = []Situation{
 type ReconciliationStarted struct {
 	RunID uuid.UUID `json:"run_id"`
 	Realm string    `json:"realm"`
-	// Trigger is "schedule", "cli" or "http".
+	// Trigger is "schedule", "cli" or "http"; "baseline" is a run that compares nothing
+	// and adopts every live user as the starting point.
 	Trigger string `json:"trigger"`
 	// Settle is the settle time in seconds: younger differences are not reported.
 	Settle float64 `json:"settle_s"`
-	// Baseline is true for the realm's first run, which adopts users never heard of.
+	// Baseline is true for the realm's first run, which adopts users never heard of, and
+	// for a run with the trigger "baseline".
 	Baseline bool `json:"baseline"`
+	// Resumes is the run whose baseline this one goes on with; nil for all others.
+	Resumes *uuid.UUID `json:"resumes,omitempty"`
 }
+
+// TriggerBaseline is the trigger of a run that adopts every live user.
+const TriggerBaseline = "baseline"
 
 // FieldDifference is one field in which live and believed state differ.
 type FieldDifference struct {
@@ -50,6 +57,27 @@ type FieldDifference struct {
 	LastChangedAt *time.Time `json:"last_changed_at,omitempty"`
 	// LastChangedEvent is the event that set it.
 	LastChangedEvent *uuid.UUID `json:"last_changed_event,omitempty"`
+	// Added and Removed tell of roles, groups and organizations what the live user has
+	// beyond what is believed, and what it lacks: names of realm roles, client_id/name of
+	// client roles, paths of groups, aliases of organizations, each sorted.
+	Added   []string `json:"added,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}
+
+// NotCompared is a field that a run left out, for all users or from some on.
+type NotCompared struct {
+	Field string `json:"field"`
+	// Code is keycloak_forbidden where the service account lacks a role,
+	// keycloak_not_found where the realm has no such thing, and otherwise the failure
+	// that made this part of the run invalid.
+	Code Code `json:"code"`
+	// Reason says so in words, with the next step.
+	Reason string `json:"reason"`
+}
+
+// Failed reports whether the field was to be compared and could not be.
+func (c NotCompared) Failed() bool {
+	return c.Code != CodeKeycloakForbidden && c.Code != CodeKeycloakNotFound
 }
 
 // DriftPhase says whether a drift appears, changes or ends.
@@ -74,7 +102,8 @@ type DriftDetected struct {
 	Fields    []FieldDifference `json:"fields,omitempty" seal:"profile"`
 }
 
-// ReconciliationCompleted records that a run compared every user of the realm.
+// ReconciliationCompleted records that a run compared every user of the realm, or, of
+// a run with the trigger "baseline", that it adopted every live user.
 type ReconciliationCompleted struct {
 	RunID    uuid.UUID `json:"run_id"`
 	Realm    string    `json:"realm"`
@@ -85,6 +114,12 @@ type ReconciliationCompleted struct {
 	// Unsettled counts differences too young to judge, or with a call under way.
 	Unsettled int `json:"unsettled"`
 	Baselined int `json:"baselined"`
+	// Baseline is true where every live user was adopted as the starting point.
+	Baseline bool `json:"baseline,omitempty"`
+	// ComparedFields are the fields that were compared, or adopted, and NotCompared those
+	// that were not.
+	ComparedFields []string      `json:"compared_fields,omitempty"`
+	NotCompared    []NotCompared `json:"not_compared,omitempty"`
 }
 
 // ReconciliationAborted records that a run ended without a judgement.

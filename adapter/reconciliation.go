@@ -34,7 +34,7 @@ type Reconciliation struct {
 	Status        RunStatus  `json:"status"`
 	StartedAt     time.Time  `json:"started_at"`
 	FinishedAt    *time.Time `json:"finished_at"`
-	// Trigger is "schedule", "cli" or "http".
+	// Trigger is "schedule", "cli", "http" or "baseline".
 	Trigger string `json:"trigger"`
 	// Baseline is true for a run that adopted users never heard of.
 	Baseline bool `json:"baseline"`
@@ -43,6 +43,10 @@ type Reconciliation struct {
 	// Unsettled counts differences too young to judge, or with a call under way.
 	Unsettled int `json:"unsettled"`
 	Baselined int `json:"baselined"`
+	// ComparedFields are the user's fields that were compared, and NotCompared those that
+	// were not, each with the reason. Both are empty until the run is completed.
+	ComparedFields []string      `json:"compared_fields"`
+	NotCompared    []NotCompared `json:"not_compared"`
 	// Counts are the findings by situation.
 	Counts map[Situation]int `json:"counts"`
 	// Code and Error say why the run is invalid or was aborted.
@@ -99,11 +103,15 @@ func (r *Reconciliation) Apply(e Decoded) {
 		r.RunID, r.CorrelationID, r.Realm = p.RunID, e.CorrelationID, p.Realm
 		r.Status, r.StartedAt, r.Actor = RunRunning, at, e.Meta.Actor
 		r.Trigger, r.Baseline = p.Trigger, p.Baseline
-		// Neither is ever null in JSON.
+		// None of them is ever null in JSON.
 		r.Counts, r.Findings = map[Situation]int{}, []Finding{}
+		r.ComparedFields, r.NotCompared = []string{}, []NotCompared{}
 	case *ReconciliationCompleted:
 		r.Status, r.FinishedAt = RunCompleted, &at
 		r.Compared, r.InSync, r.Unsettled, r.Baselined = p.Compared, p.InSync, p.Unsettled, p.Baselined
+		r.Baseline = r.Baseline || p.Baseline
+		r.ComparedFields = append([]string{}, p.ComparedFields...)
+		r.NotCompared = append([]NotCompared{}, p.NotCompared...)
 		counts := make(map[Situation]int, len(p.Findings))
 		total := 0
 		for situation, n := range p.Findings {

@@ -275,6 +275,13 @@ func (u *User) from(field string, e Decoded, inferred bool) {
 	}
 }
 
+// partly reports whether a list was never seen whole: what an event adds to it or takes
+// from it leaves open what else is in it, as default groups are.
+func (u *User) partly(field string) bool {
+	before, known := u.Origins[field]
+	return !known || before.Inferred
+}
+
 // doubtful reports whether the order of e and the event that set the field before is
 // in doubt: they lie close together, or arrived the other way round. Nothing comes
 // before a creation, and what a command of ours found recorded came before it.
@@ -387,10 +394,10 @@ func (u *User) changeRoles(p *UserApiRolesChanged, e Decoded) {
 	}
 	for _, r := range slices.Concat(p.Added, p.Removed) {
 		if r.Client == "" {
-			u.from(FieldRoles, e, false)
+			u.from(FieldRoles, e, u.partly(FieldRoles))
 			continue
 		}
-		u.from(FieldClientRoles, e, false)
+		u.from(FieldClientRoles, e, u.partly(FieldClientRoles))
 		if _, known := u.ClientIDs[r.Client]; !known {
 			u.open(e, "the event names the client by its UUID only")
 		}
@@ -449,7 +456,7 @@ func (u *User) changeGroups(p *UserApiGroupsChanged, e Decoded) {
 	for _, g := range p.Joined {
 		u.Groups = sortedSet(append(slices.Clone(u.Groups), g.Path))
 	}
-	u.from(FieldGroups, e, false)
+	u.from(FieldGroups, e, u.partly(FieldGroups))
 }
 
 // Fields names the fields that the change touches.

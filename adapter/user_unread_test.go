@@ -103,3 +103,37 @@ func TestAReadNamesTheClients(t *testing.T) {
 	require.Equal(t, map[string][]string{"shop": {"editor", "viewer"}}, u.ClientRoles)
 	require.Nil(t, u.Unread)
 }
+
+func TestListsThatWereNeverSeenWholeStayInferred(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	ref := adapter.UserRef{Realm: "acme", UserID: "1"}
+	event := func(after time.Duration, p adapter.Payload) adapter.Decoded {
+		return adapter.Decoded{Event: eventstore.Event{ID: eventstore.NewID(), OccurredAt: at.Add(after)}, Payload: p}
+	}
+	heard := []adapter.Decoded{
+		event(time.Hour, &adapter.UserApiRolesChanged{UserRef: ref, Added: []adapter.Role{{Name: "auditor"}, {Name: "b", Client: "c"}, {Name: "a", Client: "c"}}}),
+		event(2*time.Hour, &adapter.UserApiGroupsChanged{UserRef: ref, Joined: []adapter.Group{{ID: "g", Path: "/staff"}}}),
+		event(3*time.Hour, &adapter.UserApiOrganizationsChanged{UserRef: ref, Joined: []adapter.Organization{{ID: "o", Alias: "moss"}}}),
+	}
+	fields := []string{adapter.FieldRoles, adapter.FieldClientRoles, adapter.FieldGroups, adapter.FieldOrganizations}
+	u, _ := adapter.FoldUser(heard)
+	for _, field := range fields {
+		require.True(t, u.Origins[field].Inferred, field)
+	}
+	// A creation settles the roles, and leaves default groups open.
+	created := event(0, &adapter.UserApiCreated{UserChange: adapter.UserChange{UserRef: ref}})
+	u, _ = adapter.FoldUser(append([]adapter.Decoded{created}, heard...))
+	require.False(t, u.Origins[adapter.FieldRoles].Inferred)
+	require.False(t, u.Origins[adapter.FieldClientRoles].Inferred)
+	require.True(t, u.Origins[adapter.FieldGroups].Inferred)
+	// A read settles them all.
+	read := event(0, &adapter.UserApiBaselined{UserRef: ref, Memberships: adapter.Memberships{
+		Roles: adapter.Set([]string{}), ClientRoles: adapter.Set(map[string][]string{}),
+		Groups: adapter.Set([]string{}), Organizations: adapter.Set([]adapter.Organization{}),
+	}})
+	u, _ = adapter.FoldUser(append([]adapter.Decoded{read}, heard...))
+	for _, field := range fields {
+		require.False(t, u.Origins[field].Inferred, field)
+	}
+}

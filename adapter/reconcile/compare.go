@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,8 +13,8 @@ import (
 	"github.com/keytrail/keytrail/keycloak"
 )
 
-// profileFields are the fields that are compared. Roles and groups are not part of
-// Keycloak's user listing.
+// profileFields are the fields that Keycloak's user listing has; membershipFields are
+// read otherwise.
 var profileFields = []string{
 	adapter.FieldUsername, adapter.FieldEmail, adapter.FieldFirstName, adapter.FieldLastName,
 	adapter.FieldEnabled, adapter.FieldEmailVerified, adapter.FieldRequiredActions, adapter.FieldAttributes,
@@ -35,7 +36,8 @@ type Comparison struct {
 	Differences []Difference
 	// Adopt holds the live values of fields never seen: there is no belief that they
 	// could contradict.
-	Adopt adapter.Profile
+	Adopt            adapter.Profile
+	AdoptMemberships adapter.Memberships
 	// Dropped are the differences in values that were inferred and never read back, so
 	// that the live value only tells how the inference turned out. Of attributes that is
 	// so where some that were asked for are missing and the others agree: Keycloak
@@ -54,7 +56,16 @@ func (c Comparison) Agrees() bool {
 	return len(c.Differences) == 0 && len(c.Dropped) == 0 && len(c.Untold) == 0
 }
 
-// Compare compares a believed user with a live one. full says that live comes from a
+// join adds what another part of the user gave.
+func (c Comparison) join(o Comparison) Comparison {
+	c.Differences = slices.Concat(c.Differences, o.Differences)
+	c.AdoptMemberships = merge(c.AdoptMemberships, o.AdoptMemberships)
+	c.Dropped = slices.Concat(c.Dropped, o.Dropped)
+	c.Confirmed = slices.Concat(c.Confirmed, o.Confirmed)
+	return c
+}
+
+// Compare compares the profile of a believed user with a live one. full says that live comes from a
 // read of that one user, where absent attributes mean none; a listing may be brief,
 // and then they mean "not told".
 //
@@ -89,19 +100,79 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	changes := adapter.DiffUsers(want, actual, known...)
 	for _, field := range known {
 		differs := slices.ContainsFunc(changes, func(c adapter.FieldChange) bool { return c.Field == field })
-		if believed.Origins[field].Inferred && !differs {
+		if origin := believed.Origins[field]; (origin.Inferred || origin.Doubtful) && !differs {
 			c.Confirmed = append(c.Confirmed, field)
 		}
 	}
 	for _, change := range changes {
 		d := Difference{Field: change.Field, Believed: change.Old, Actual: change.New, Origin: believed.Origins[change.Field]}
-		if d.Origin.Inferred && (d.Field != adapter.FieldAttributes || lacksOnly(want.Attributes, actual.Attributes)) {
+		// One of several changes close together was the last: the read tells which.
+		if d.Origin.Allows(d.Actual) || d.Origin.Inferred && (d.Field != adapter.FieldAttributes || lacksOnly(want.Attributes, actual.Attributes)) {
 			c.Dropped = append(c.Dropped, d)
 			continue
 		}
 		c.Differences = append(c.Differences, d)
 	}
 	return c
+}
+
+// CompareMemberships compares a believed user's roles, groups and organizations with
+// those that were read; fields that were not are left out.
+//
+// Client roles are compared by client_id, also where belief names a client by the UUID
+// of its event because no read has told the client_id yet: such a belief is right, and
+// adopted under its name. Organizations are compared by id.
+func CompareMemberships(believed adapter.User, live adapter.Memberships) Comparison {
+	var c Comparison
+	var actual adapter.User
+	actual.Apply(adapter.Decoded{Payload: &adapter.UserApiBaselined{
+		UserRef: adapter.UserRef{Realm: believed.Realm, UserID: believed.ID}, Memberships: live,
+	}})
+	want := believed
+	want.ClientRoles = byClientID(believed.ClientRoles, live.Clients)
+	if slices.EqualFunc(want.Organizations, actual.Organizations, func(a, b adapter.Organization) bool { return a.ID == b.ID }) {
+		actual.Organizations = want.Organizations
+	}
+	var adopt []string
+	for _, field := range live.Fields() {
+		if !believed.Known(field) {
+			adopt = append(adopt, field)
+			continue
+		}
+		origin := believed.Origins[field]
+		changes := adapter.DiffUsers(want, actual, field)
+		if len(changes) == 0 {
+			switch {
+			case len(adapter.DiffUsers(want, believed, field)) > 0:
+				adopt = append(adopt, field)
+			case origin.Inferred:
+				c.Confirmed = append(c.Confirmed, field)
+			}
+			continue
+		}
+		d := Difference{Field: field, Believed: changes[0].Old, Actual: changes[0].New, Origin: origin}
+		if origin.Inferred {
+			c.Dropped = append(c.Dropped, d)
+		} else {
+			c.Differences = append(c.Differences, d)
+		}
+	}
+	c.AdoptMemberships = pickMemberships(live, adopt...)
+	return c
+}
+
+// byClientID names clients by client_id that are named by UUID.
+func byClientID(roles map[string][]string, clients map[string]string) map[string][]string {
+	out := make(map[string][]string, len(roles))
+	for client, names := range roles {
+		if id, ok := clients[client]; ok {
+			client = id
+		}
+		out[client] = append(slices.Clone(out[client]), names...)
+		slices.Sort(out[client])
+		out[client] = slices.Compact(out[client])
+	}
+	return out
 }
 
 // profileOf is what an answer of Keycloak tells about a user's profile.
@@ -229,6 +300,10 @@ func fieldDifference(field string, believed, actual any, origin adapter.Origin) 
 	if f.Actual, err = json.Marshal(actual); err != nil {
 		return f, fmt.Errorf("encoding the actual %s: %w", field, err)
 	}
+	if slices.Contains(membershipFields, field) {
+		had, has := entries(believed), entries(actual)
+		f.Added, f.Removed = lacking(has, had), lacking(had, has)
+	}
 	if !origin.At.IsZero() {
 		f.LastChangedAt, f.LastChangedEvent = &origin.At, &origin.EventID
 		if origin.Actor != nil {
@@ -236,6 +311,35 @@ func fieldDifference(field string, believed, actual any, origin adapter.Origin) 
 		}
 	}
 	return f, nil
+}
+
+// entries are the members of a membership field, one word each, sorted.
+func entries(value any) []string {
+	var out []string
+	switch v := value.(type) {
+	case []string:
+		out = slices.Clone(v)
+	case map[string][]string:
+		for client, names := range v {
+			for _, name := range names {
+				out = append(out, client+"/"+name)
+			}
+		}
+	case []adapter.Organization:
+		for _, o := range v {
+			out = append(out, cmp.Or(o.Alias, o.ID))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// lacking are those of a that b lacks.
+func lacking(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(x string) bool {
+		_, found := slices.BinarySearch(b, x)
+		return found
+	})
 }
 
 // sameFinding reports whether two findings say the same about a user. Who last set a

@@ -85,6 +85,58 @@ func (h LogHistory) Unfinished(ctx context.Context, realm string) ([]uuid.UUID, 
 	return ids, nil
 }
 
+// OpenBaseline implements History.
+func (h LogHistory) OpenBaseline(ctx context.Context, realm string) (OpenBaseline, bool, error) {
+	q := eventstore.LogQuery{Category: adapter.CategoryReconciliation, Types: []string{
+		adapter.TypeReconciliationStarted, adapter.TypeReconciliationCompleted,
+	}}
+	var newest OpenBaseline
+	open := false
+	for d, err := range h.read(ctx, q) {
+		if err != nil {
+			return OpenBaseline{}, false, err
+		}
+		switch p := d.Payload.(type) {
+		case *adapter.ReconciliationStarted:
+			switch {
+			case p.Realm != realm || p.Trigger != adapter.TriggerBaseline:
+			case open && p.Resumes != nil && *p.Resumes == newest.RunID:
+				newest.Runs = append(newest.Runs, p.RunID)
+			default:
+				newest, open = OpenBaseline{RunID: p.RunID, StartedAt: d.OccurredAt, Runs: []uuid.UUID{p.RunID}}, true
+			}
+		case *adapter.ReconciliationCompleted:
+			open = open && !(p.Baseline && p.Realm == realm)
+		}
+	}
+	return newest, open, nil
+}
+
+// Adopted implements History.
+func (h LogHistory) Adopted(ctx context.Context, realm string, runs []uuid.UUID, fn func(userID string)) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	wanted := make(map[string]struct{}, len(runs))
+	for _, id := range runs {
+		wanted[id.String()] = struct{}{}
+	}
+	q := eventstore.LogQuery{Category: adapter.CategoryUser, Types: []string{adapter.TypeUserApiBaselined}}
+	for d, err := range h.read(ctx, q) {
+		if err != nil {
+			return err
+		}
+		p, ok := d.Payload.(*adapter.UserApiBaselined)
+		if !ok || p.Realm != realm {
+			continue
+		}
+		if _, ok := wanted[p.RunID]; ok {
+			fn(p.UserID)
+		}
+	}
+	return nil
+}
+
 func (h LogHistory) read(ctx context.Context, q eventstore.LogQuery) iter.Seq2[adapter.Decoded, error] {
 	return func(yield func(adapter.Decoded, error) bool) {
 		for e, err := range h.Log.ReadLog(ctx, q) {

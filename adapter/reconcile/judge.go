@@ -96,7 +96,7 @@ func (b belief) stale() []adapter.FieldChange {
 	if !b.rowKnown || b.row.Version < b.user.Version {
 		return nil
 	}
-	return adapter.DiffUsers(b.row, b.user, append(slices.Clone(profileFields), fieldDeleted)...)
+	return adapter.DiffUsers(b.row, b.user, append(slices.Clone(comparedFields), fieldDeleted)...)
 }
 
 // fieldDeleted is the name under which adapter.DiffUsers compares existence.
@@ -137,6 +137,12 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	if err != nil {
 		return err
 	}
+	var t told
+	if readable && !gone && b.known && !b.user.Deleted {
+		if t, b, err = n.judgedMemberships(ctx, live, b, readAt); err != nil {
+			return err
+		}
+	}
 	// A call that was opened meanwhile may have changed the user before the read.
 	if open, err = n.callOpen(ctx, id); err != nil {
 		return err
@@ -163,7 +169,7 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	case !b.known || b.user.Deleted:
 		return n.judgeUnexpected(ctx, f, b, live)
 	default:
-		return n.judgeKnown(ctx, f, b, live, readAt, shared)
+		return n.judgeKnown(ctx, f, b, live, t, readAt, shared)
 	}
 }
 
@@ -231,9 +237,10 @@ func (n *run) judgeUnexpected(ctx context.Context, f adapter.Finding, b belief, 
 }
 
 // judgeKnown decides about a user that lives and is believed to.
-func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live keycloak.User, readAt time.Time, shared []uniqueKey) error {
+func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live keycloak.User, t told, readAt time.Time, shared []uniqueKey) error {
 	now := n.Clock()
-	c := Compare(b.user, live, true)
+	c := Compare(b.user, live, true).join(n.settledMemberships(b.user, t))
+	carried := n.carried(f.UserID, t.Memberships)
 	differences, young := settled(c.Differences, now, n.Settle)
 	dropped, youngDropped := settled(c.Dropped, now, n.Settle)
 
@@ -242,7 +249,8 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 		adopt = append(adopt, d.Field)
 	}
 	if len(adopt) > 0 {
-		if err := n.adoptFields(ctx, live, pick(profileOf(live, true), adopt...), readAt); err != nil {
+		settles := b.user.Unread != nil && len(c.Differences)+len(youngDropped)+len(carried) == 0
+		if err := n.adoptFields(ctx, live, profileOf(live, true), t, adopt, readAt, settles); err != nil {
 			return err
 		}
 		if err := n.flushAdoptions(ctx); err != nil {
@@ -254,12 +262,12 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 	if err != nil {
 		return err
 	}
-	f.Fields, f.Situation = fields, adapter.SituationChanged
+	f.Fields, f.Situation = withCarried(fields, carried), adapter.SituationChanged
 	if len(shared) > 0 {
 		return n.findDuplicate(ctx, f, b, shared)
 	}
 	switch {
-	case len(differences) > 0:
+	case len(f.Fields) > 0:
 		return n.find(ctx, f)
 	case len(young)+len(youngDropped) > 0:
 		if f.Fields, err = recordable(slices.Concat(young, youngDropped)); err != nil {
@@ -275,7 +283,7 @@ func (n *run) judgeKnown(ctx context.Context, f adapter.Finding, b belief, live 
 // adoptable names the fields that are to be noted as read: those never seen, and those
 // that were inferred long enough ago and are so.
 func (n *run) adoptable(believed adapter.User, c Comparison) []string {
-	fields := c.Adopt.Fields()
+	fields := slices.Concat(c.Adopt.Fields(), c.AdoptMemberships.Fields())
 	now := n.Clock()
 	for _, field := range c.Confirmed {
 		if !isYoung(believed.Origins[field].At, now, n.Settle) {
@@ -283,6 +291,25 @@ func (n *run) adoptable(believed adapter.User, c Comparison) []string {
 		}
 	}
 	return fields
+}
+
+// settledMemberships compares a user's memberships. What was inferred well before they
+// were read is adopted as it was read, for it is no belief that could be contradicted; what
+// was inferred after that stays as it is until it is read again.
+func (n *run) settledMemberships(believed adapter.User, t told) Comparison {
+	c := CompareMemberships(believed, t.Memberships)
+	var adopt []string
+	young := func(field string) bool { return isYoung(believed.Origins[field].At, t.at, n.Settle) }
+	c.Dropped = slices.DeleteFunc(c.Dropped, func(d Difference) bool {
+		if young(d.Field) {
+			return false
+		}
+		adopt = append(adopt, d.Field)
+		return true
+	})
+	c.Confirmed = slices.DeleteFunc(c.Confirmed, young)
+	c.AdoptMemberships = merge(c.AdoptMemberships, pickMemberships(t.Memberships, adopt...))
+	return c
 }
 
 // judgeRow is for a user of whom the log's account is true: only the projection may

@@ -86,7 +86,12 @@ func (n *run) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	visit := func(page []keycloak.User, readAt time.Time) error { return n.comparePage(ctx, page, readAt, emails) }
+	if err := n.sweep(ctx, before); err != nil {
+		return err
+	}
+	visit := func(page []keycloak.User, readAt time.Time) error {
+		return n.visitPage(ctx, page, readAt, max(before, len(n.digests.seen)), emails)
+	}
 	if err := n.pages(ctx, before, visit); err != nil {
 		return err
 	}
@@ -225,8 +230,9 @@ func isServiceAccount(u keycloak.User) bool {
 		adapter.KeycloakActor(u.ID, u.Username, "", "").Type == adapter.ActorServiceAccount
 }
 
-// comparePage compares one page with the projection.
-func (n *run) comparePage(ctx context.Context, page []keycloak.User, readAt time.Time, emails bool) error {
+// visitPage compares one page with the projection, or adopts it where the run is a
+// baseline.
+func (n *run) visitPage(ctx context.Context, page []keycloak.User, readAt time.Time, counted int, emails bool) error {
 	var fresh []keycloak.User
 	for _, u := range page {
 		if n.digests.see(u, emails) {
@@ -242,21 +248,29 @@ func (n *run) comparePage(ctx context.Context, page []keycloak.User, readAt time
 	}
 	for _, live := range fresh {
 		user, known := believed[live.ID]
-		if err := n.compareListed(ctx, live, user, known, readAt); err != nil {
+		if n.req.Trigger == adapter.TriggerBaseline {
+			err = n.adoptListed(ctx, live, user, readAt)
+		} else {
+			err = n.compareListed(ctx, live, user, known, readAt)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return n.flushAdoptions(ctx)
+	if err := n.flushAdoptions(ctx); err != nil {
+		return err
+	}
+	if n.req.Progress != nil {
+		n.req.Progress(n.baselined+n.adoptedBefore, max(counted, len(n.digests.seen)))
+	}
+	return nil
 }
 
 // compareListed compares a listed user with the projection's row. It concludes only
 // that they agree, or that a known drift stands; all else is suspect.
 func (n *run) compareListed(ctx context.Context, live keycloak.User, believed adapter.User, known bool, readAt time.Time) error {
 	n.compared++
-	switch {
-	case !known && n.baseline:
-		return n.adoptUser(ctx, live, readAt)
-	case !known, believed.Deleted:
+	if known && believed.Deleted || !known && !n.baseline {
 		if previous, ok := n.open[live.ID]; ok && previous.Situation == adapter.SituationUnexpectedLive {
 			n.standing(previous)
 			return nil
@@ -264,13 +278,24 @@ func (n *run) compareListed(ctx context.Context, live keycloak.User, believed ad
 		n.suspect(live.ID, &n.differing)
 		return nil
 	}
-	c := Compare(believed, live, false)
-	if !c.Agrees() {
-		if stands, err := n.stands(live, c); err != nil || stands {
+	t, err := n.listedMemberships(ctx, live, readAt)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return n.adoptUser(ctx, live, t, t.at)
+	}
+	c := Compare(believed, live, false).join(n.settledMemberships(believed, t))
+	carried := n.carried(live.ID, t.Memberships)
+	stands := false
+	if !c.Agrees() || len(carried) > 0 {
+		if stands, err = n.stands(live, c, carried); err != nil {
 			return err
 		}
-		n.suspect(live.ID, &n.differing)
-		return nil
+		if !stands {
+			n.suspect(live.ID, &n.differing)
+			return nil
+		}
 	}
 	if adopt := n.adoptable(believed, c); len(adopt) > 0 {
 		open, err := n.callOpen(ctx, live.ID)
@@ -278,18 +303,20 @@ func (n *run) compareListed(ctx context.Context, live keycloak.User, believed ad
 			return err
 		}
 		if !open {
-			if err := n.adoptFields(ctx, live, pick(profileOf(live, false), adopt...), readAt); err != nil {
+			if err := n.adoptFields(ctx, live, profileOf(live, false), t, adopt, readAt, !stands && believed.Unread != nil); err != nil {
 				return err
 			}
 		}
 	}
-	n.endDrift(live.ID)
+	if !stands {
+		n.endDrift(live.ID)
+	}
 	return nil
 }
 
 // stands reports whether the user differs exactly as it did when its drift was
 // recorded. That drift was confirmed then, so it is only counted.
-func (n *run) stands(live keycloak.User, c Comparison) (bool, error) {
+func (n *run) stands(live keycloak.User, c Comparison, carried []adapter.FieldDifference) (bool, error) {
 	previous, ok := n.open[live.ID]
 	if !ok || len(c.Dropped) > 0 || len(c.Untold) > 0 {
 		return false, nil
@@ -301,7 +328,8 @@ func (n *run) stands(live keycloak.User, c Comparison) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !sameFinding(previous, adapter.Finding{Situation: adapter.SituationChanged, Fields: fields}) {
+	now := adapter.Finding{Situation: adapter.SituationChanged, Fields: withCarried(fields, carried)}
+	if !sameFinding(previous, now) {
 		return false, nil
 	}
 	n.standing(previous)

@@ -25,6 +25,7 @@ type Live interface {
 	Users(ctx context.Context, realm string, first, max int) ([]keycloak.User, error)
 	// User reads one user in full.
 	User(ctx context.Context, realm, id string) (keycloak.User, error)
+	Memberships
 }
 
 // Believed reads the users projection, origins included.
@@ -54,6 +55,19 @@ type History interface {
 	OpenDrifts(ctx context.Context, realm string) (map[string]adapter.Finding, error)
 	// Unfinished returns the runs of the realm that were started and never ended.
 	Unfinished(ctx context.Context, realm string) ([]uuid.UUID, error)
+	// OpenBaseline returns the realm's newest baseline if it was begun and not completed.
+	OpenBaseline(ctx context.Context, realm string) (OpenBaseline, bool, error)
+	// Adopted calls fn for every user of the realm whom one of the runs has adopted.
+	Adopted(ctx context.Context, realm string, runs []uuid.UUID, fn func(userID string)) error
+}
+
+// OpenBaseline is a baseline that was begun and not completed.
+type OpenBaseline struct {
+	// RunID is the run that began it and StartedAt when; Runs are all that have worked on
+	// it, that one included.
+	RunID     uuid.UUID
+	StartedAt time.Time
+	Runs      []uuid.UUID
 }
 
 // Settler brings belief up to date.
@@ -74,9 +88,11 @@ const (
 	DefaultPageSize = 100
 	MaxPageSize     = 500
 	DefaultMaxReads = 1000
-	// DefaultReadRate is how many targeted reads a second are sent, so that a run
-	// never competes with commands for Keycloak.
+	// DefaultReadRate is how many targeted reads and requests for memberships are sent a
+	// second, so that a run never competes with commands for Keycloak.
 	DefaultReadRate rate.Limit = 10
+	// DefaultMaxMemberships takes 128 MiB.
+	DefaultMaxMemberships = 8 << 20
 )
 
 // Config of a Runner. All interfaces, Codec and Clock are required.
@@ -101,7 +117,11 @@ type Config struct {
 	// MaxReads bounds the users that one run judges, separately for those that differ
 	// and those that are not listed; the others are left to the next run.
 	MaxReads int
-	// Reads limits the rate of targeted reads; nil means DefaultReadRate.
+	// MaxMemberships bounds how many memberships a run holds, 16 bytes each. A field that
+	// does not fit is not compared.
+	MaxMemberships int
+	// Reads limits the rate of targeted reads and of the requests for memberships; nil
+	// means DefaultReadRate.
 	Reads *rate.Limiter
 }
 
@@ -140,6 +160,9 @@ func New(c Config) (*Runner, error) {
 	if c.MaxReads <= 0 {
 		c.MaxReads = DefaultMaxReads
 	}
+	if c.MaxMemberships <= 0 {
+		c.MaxMemberships = DefaultMaxMemberships
+	}
 	if c.Reads == nil {
 		c.Reads = rate.NewLimiter(DefaultReadRate, int(DefaultReadRate))
 	}
@@ -149,10 +172,13 @@ func New(c Config) (*Runner, error) {
 // Request asks for a run.
 type Request struct {
 	Realm string
-	// Trigger is "schedule", "cli" or "http".
+	// Trigger is "schedule", "cli" or "http". Baseline sets its own.
 	Trigger string
 	// Started, if not nil, is told of the run once its start is recorded.
 	Started func(adapter.Reconciliation)
+	// Progress, if not nil, is told after each page of a baseline how many users have
+	// been adopted, and how many Keycloak counts: that may change meanwhile.
+	Progress func(adopted, counted int)
 }
 
 // Verdict is a run's answer in one word.
@@ -206,6 +232,11 @@ const source = "reconcile"
 // run_in_progress, interrupted, store_unavailable, internal, and invalid_request
 // for a request without realm.
 func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
+	return r.execute(ctx, req, (*run).reconcile)
+}
+
+// execute makes a run of what work does.
+func (r *Runner) execute(ctx context.Context, req Request, work func(*run, context.Context) error) (Result, error) {
 	if req.Realm == "" {
 		return Result{Verdict: Incomplete}, adapter.Errorf(adapter.CodeInvalidRequest, "a reconciliation needs a realm")
 	}
@@ -220,23 +251,23 @@ func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
 		call.Source = source
 	}
 	n := &run{
-		Runner: r,
-		id:     eventstore.NewID(), realm: req.Realm, call: call,
+		Runner: r, req: req,
+		id: eventstore.NewID(), realm: req.Realm, call: call,
 		log:     r.Logger.With("realm", req.Realm),
-		digests: newDigests(), touched: map[string]struct{}{},
+		digests: newDigests(), memberships: newMemberships(), touched: map[string]struct{}{},
 		differing: queue{limit: r.MaxReads}, unlisted: queue{limit: r.MaxReads},
 		judged: map[string]struct{}{},
 	}
 	n.log = n.log.With("run_id", n.id)
 
-	if err := n.start(ctx, req); err != nil {
+	if err := n.start(ctx); err != nil {
 		why := n.stopped(ctx, "starting a run of realm "+req.Realm, err)
 		if len(n.unsure) == 0 {
 			return n.result(), why.err // there is no run
 		}
 		return n.abort(ctx, why)
 	}
-	if err := n.reconcile(ctx); err != nil {
+	if err := work(n, ctx); err != nil {
 		return n.abort(ctx, n.stopped(ctx, "reconciling realm "+req.Realm, err))
 	}
 	return n.result(), nil
@@ -245,6 +276,7 @@ func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
 // run is the state of one run. It is used by one goroutine.
 type run struct {
 	*Runner
+	req   Request
 	id    uuid.UUID
 	realm string
 	call  adapter.CallContext
@@ -258,9 +290,12 @@ type run struct {
 	adoptions []adoption
 
 	baseline bool
-	open     map[string]adapter.Finding
+	// origin is the baseline that the run makes or goes on with, if it is one.
+	origin OpenBaseline
+	open   map[string]adapter.Finding
 
-	digests *digests
+	digests     *digests
+	memberships *memberships
 	// differing are listed users to be judged, unlisted those that no page held.
 	differing, unlisted queue
 	// touched are the users with an open drift that the run has dealt with.
@@ -271,10 +306,14 @@ type run struct {
 	// compared are users whose live and believed state were put side by side; each is
 	// in sync, among the findings, unsettled, or did not fit into differing.
 	compared, unsettled, baselined, observed int
-	findings, pending                        []adapter.Finding
+	// adoptedBefore are users whom the same baseline has adopted before this run.
+	adoptedBefore int
+	// adopted are those users, by digest.
+	adopted           map[uint64]struct{}
+	findings, pending []adapter.Finding
 }
 
-func (n *run) start(ctx context.Context, req Request) error {
+func (n *run) start(ctx context.Context) error {
 	unfinished, err := n.History.Unfinished(ctx, n.realm)
 	if err != nil {
 		return fmt.Errorf("looking for unfinished runs: %w", err)
@@ -288,19 +327,26 @@ func (n *run) start(ctx context.Context, req Request) error {
 	if err != nil {
 		return fmt.Errorf("looking for an earlier run: %w", err)
 	}
-	n.baseline = !baselined
+	n.baseline = !baselined || n.req.Trigger == adapter.TriggerBaseline
+	resumes, err := n.resume(ctx)
+	if err != nil {
+		return err
+	}
 	if n.open, err = n.History.OpenDrifts(ctx, n.realm); err != nil {
 		return fmt.Errorf("reading the open drifts: %w", err)
 	}
 	err = n.record(ctx, &adapter.ReconciliationStarted{
-		RunID: n.id, Realm: n.realm, Trigger: req.Trigger, Settle: n.Settle.Seconds(), Baseline: n.baseline,
+		RunID: n.id, Realm: n.realm, Trigger: n.req.Trigger, Settle: n.Settle.Seconds(), Baseline: n.baseline, Resumes: resumes,
 	})
 	if err != nil {
 		return err
 	}
-	n.log.InfoContext(ctx, "reconciliation started", "trigger", req.Trigger, "baseline", n.baseline)
-	if req.Started != nil {
-		req.Started(n.result().Reconciliation)
+	if n.origin.RunID == n.id {
+		n.origin.StartedAt = n.state.StartedAt
+	}
+	n.log.InfoContext(ctx, "reconciliation started", "trigger", n.req.Trigger, "baseline", n.baseline)
+	if n.req.Started != nil {
+		n.req.Started(n.result().Reconciliation)
 	}
 	return nil
 }

@@ -972,10 +972,48 @@ func TestAnotherRealmIsAnotherStory(t *testing.T) {
 	require.Empty(t, open)
 }
 
-// manyKeycloak makes up its users as they are asked for.
+// manyKeycloak makes up its users as they are asked for. Each has one role in seven and
+// is a member of the group /all.
 type manyKeycloak struct {
+	*fakeKeycloak
 	n       int
 	changed map[int]bool
+}
+
+func newManyKeycloak(n int) manyKeycloak {
+	k := manyKeycloak{fakeKeycloak: newFakeKeycloak(), n: n, changed: map[int]bool{}}
+	for i := range 7 {
+		k.members.roles[fmt.Sprint("role-", i)] = nil
+	}
+	k.members.groups["/all"] = nil
+	return k
+}
+
+func (k manyKeycloak) some(first, limit, step, from int) []keycloak.User {
+	var out []keycloak.User
+	for i := from + first*step; i < k.n && len(out) < limit; i += step {
+		out = append(out, keycloak.User{ID: fmt.Sprintf("id-%06d", i), Username: "x"})
+	}
+	return out
+}
+
+func (k manyKeycloak) RoleUsers(_ context.Context, _, _, role string, first, limit int) ([]keycloak.User, error) {
+	var i int
+	_, err := fmt.Sscanf(role, "role-%d", &i)
+	return k.some(first, limit, 7, i), err
+}
+
+func (k manyKeycloak) GroupMembers(_ context.Context, _, _ string, first, limit int) ([]keycloak.User, error) {
+	return k.some(first, limit, 1, 0), nil
+}
+
+func (k manyKeycloak) memberships(id string) adapter.Memberships {
+	var i int
+	_, _ = fmt.Sscanf(id, "id-%d", &i)
+	return adapter.Memberships{
+		Roles: adapter.Set([]string{fmt.Sprint("role-", i%7)}), ClientRoles: adapter.Set(map[string][]string{}),
+		Groups: adapter.Set([]string{"/all"}),
+	}
 }
 
 func (k manyKeycloak) user(i int) keycloak.User {
@@ -1008,9 +1046,9 @@ func (k manyKeycloak) User(_ context.Context, _, id string) (keycloak.User, erro
 type manyBelieved struct{ live manyKeycloak }
 
 func (b manyBelieved) user(u keycloak.User) adapter.User {
-	out := observed(realm, u.ID, profileOf(u, true))
-	out.Version = 1
-	return out
+	return folded(event(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), &adapter.UserApiBaselined{
+		UserRef: ref(u.ID), Set: profileOf(u, true), Memberships: b.live.memberships(u.ID),
+	}))
 }
 
 func (b manyBelieved) Users(ctx context.Context, _ string, ids []string) (map[string]adapter.User, error) {
@@ -1038,7 +1076,7 @@ func (b manyBelieved) Each(_ context.Context, _ string, fn func(adapter.User) er
 // list of the users alone would take over 5 MiB.
 func TestMemoryIsBounded(t *testing.T) {
 	const users = 10_000
-	live := manyKeycloak{n: users}
+	live := newManyKeycloak(users)
 	w := newWorld(t, func(c *Config) {
 		c.Live, c.Believed, c.PageSize = live, manyBelieved{live: live}, MaxPageSize
 	})
@@ -1072,7 +1110,7 @@ func TestThousandsOfUsersAreAdopted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes 2,000 events")
 	}
-	live := manyKeycloak{n: 2_000, changed: map[int]bool{}}
+	live := newManyKeycloak(2_000)
 	w := newWorld(t, func(c *Config) { c.Live, c.PageSize = live, MaxPageSize })
 	require.Equal(t, live.n, w.run().Baselined)
 	w.clock.advance(time.Hour)

@@ -141,54 +141,81 @@ func (n *run) drift(ctx context.Context, at time.Time, f adapter.Finding, phase 
 	return n.flush(ctx)
 }
 
-// adoption is a fact about a user that the run has read and nobody believed yet.
+// adoption is what the run has read of a user and nobody believed yet.
 type adoption struct {
 	userID   string
 	baseline bool
 	append   eventstore.StreamAppend
 }
 
-// adoptUser notes a user never heard of as the starting point.
-func (n *run) adoptUser(ctx context.Context, live keycloak.User, readAt time.Time) error {
-	return n.adopt(ctx, live.ID, true, adapter.Draft{
-		ID: n.derived("baseline", live.ID), OccurredAt: readAt,
+// adoptUser notes a user as the starting point: one never heard of, or, in a baseline,
+// any. occurredAt is when it was read at the latest.
+func (n *run) adoptUser(ctx context.Context, live keycloak.User, t told, occurredAt time.Time) error {
+	expected, id := eventstore.ExpectNone(), n.derived("baseline", live.ID)
+	if n.req.Trigger == adapter.TriggerBaseline {
+		expected, id = eventstore.ExpectAny(), n.origin.derived(live.ID)
+	}
+	return n.adopt(ctx, live.ID, true, expected, adapter.Draft{
+		ID: id, OccurredAt: occurredAt,
 		Payload: &adapter.UserApiBaselined{
 			UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
-			Set:     profileOf(live, false), CreatedAt: createdAt(live), RunID: n.id.String(),
+			Set:     profileOf(live, false), Memberships: t.Memberships, CreatedAt: createdAt(live), RunID: n.id.String(),
 		},
 	})
 }
 
-// adoptFields notes fields that were never seen, or that were asked for and dropped.
-func (n *run) adoptFields(ctx context.Context, live keycloak.User, set adapter.Profile, readAt time.Time) error {
-	return n.adopt(ctx, live.ID, false, adapter.Draft{
-		ID: n.derived("observed", live.ID), OccurredAt: readAt,
-		Payload: &adapter.UserApiObserved{
-			UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
-			Present: true, Set: set, CreatedAt: createdAt(live), Because: "reconciliation",
-		},
-	})
-}
-
-func (n *run) adopt(ctx context.Context, userID string, baseline bool, d adapter.Draft) error {
-	d.Meta = n.meta(adapter.System(source))
-	e, err := n.Codec.Encode(ctx, d)
-	if err != nil {
-		return err
+// adoptFields notes fields that were never seen, or that were inferred and are as they
+// were read. The profile was read at readAt, the memberships perhaps before: what was
+// read at different times is noted as different events, for each wins only over what
+// occurred before it. Where settles says that events have left something open of a user
+// with whom nothing else differs, and all was read, all is noted, as a complete read.
+func (n *run) adoptFields(ctx context.Context, live keycloak.User, profile adapter.Profile, t told, fields []string, readAt time.Time, settles bool) error {
+	observed := adapter.UserApiObserved{
+		UserRef: adapter.UserRef{Realm: n.realm, UserID: live.ID},
+		Present: true, CreatedAt: createdAt(live), Because: "reconciliation",
 	}
-	expected := eventstore.ExpectAny()
-	if baseline {
-		// Whoever is first to write to the stream has heard of the user.
-		expected = eventstore.ExpectNone()
+	whole := settles && len(profile.Fields()) == len(profileFields) && n.whole(t.Memberships)
+	if whole {
+		fields = slices.Concat(profile.Fields(), t.Fields())
+	}
+	set, memberships := pick(profile, fields...), pickMemberships(t.Memberships, fields...)
+	all := observed
+	all.Set, all.Memberships, all.Complete = set, memberships, whole
+	if whole || t.at.Equal(readAt) || len(set.Fields()) == 0 || len(memberships.Fields()) == 0 {
+		at := readAt
+		if len(memberships.Fields()) > 0 {
+			at = t.at
+		}
+		return n.adopt(ctx, live.ID, false, eventstore.ExpectAny(),
+			adapter.Draft{ID: n.derived("observed", live.ID), OccurredAt: at, Payload: &all})
+	}
+	apart := observed
+	apart.Memberships = memberships
+	observed.Set = set
+	return n.adopt(ctx, live.ID, false, eventstore.ExpectAny(),
+		adapter.Draft{ID: n.derived("observed.memberships", live.ID), OccurredAt: t.at, Payload: &apart},
+		adapter.Draft{ID: n.derived("observed", live.ID), OccurredAt: readAt, Payload: &observed})
+}
+
+func (n *run) adopt(ctx context.Context, userID string, baseline bool, expected eventstore.Expected, drafts ...adapter.Draft) error {
+	events := make([]eventstore.NewEvent, 0, len(drafts))
+	for _, d := range drafts {
+		d.Meta = n.meta(adapter.System(source))
+		e, err := n.Codec.Encode(ctx, d)
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
 	}
 	n.adoptions = append(n.adoptions, adoption{userID: userID, baseline: baseline, append: eventstore.StreamAppend{
-		Stream: adapter.UserStream(n.realm, userID), Expected: expected, Events: []eventstore.NewEvent{e},
+		Stream: adapter.UserStream(n.realm, userID), Expected: expected, Events: events,
 	}})
 	return nil
 }
 
 // flushAdoptions records a page's adoptions in one transaction. Where a user was
-// heard of meanwhile it records them one by one and leaves that user alone.
+// heard of meanwhile, or was adopted by the same baseline before, it records them one by
+// one and leaves that user alone.
 func (n *run) flushAdoptions(ctx context.Context) error {
 	all := n.adoptions
 	n.adoptions = nil
@@ -201,13 +228,18 @@ func (n *run) flushAdoptions(ctx context.Context) error {
 	}
 	var conflict *eventstore.ConflictError
 	_, err := n.Store.Append(ctx, appends...)
-	if err != nil && !errors.As(err, &conflict) {
+	again := errors.Is(err, eventstore.ErrEventIDReused)
+	if err != nil && !errors.As(err, &conflict) && !again {
 		return fmt.Errorf("recording users as read: %w", err)
 	}
 	for _, a := range all {
-		if conflict != nil {
+		if conflict != nil || again {
 			_, err := n.Store.Append(ctx, a.append)
 			var heard *eventstore.ConflictError
+			if errors.Is(err, eventstore.ErrEventIDReused) && n.req.Trigger == adapter.TriggerBaseline {
+				n.adoptedBefore++
+				continue
+			}
 			if errors.As(err, &heard) {
 				n.postpone(adapter.Finding{UserID: a.userID, Situation: adapter.SituationUnexpectedLive})
 				continue
@@ -239,6 +271,7 @@ func (n *run) complete(ctx context.Context) error {
 	for _, f := range n.findings {
 		counts[f.Situation]++
 	}
+	compared, without := n.memberships.scope()
 	done := &adapter.ReconciliationCompleted{
 		RunID: n.id, Realm: n.realm,
 		Compared:  n.compared,
@@ -246,6 +279,7 @@ func (n *run) complete(ctx context.Context) error {
 		Findings:  counts,
 		Unsettled: n.unsettled + n.unread(),
 		Baselined: n.baselined,
+		Baseline:  n.req.Trigger == adapter.TriggerBaseline, ComparedFields: compared, NotCompared: without,
 	}
 	if err := n.record(ctx, done); err != nil {
 		return err
@@ -347,7 +381,7 @@ func (n *run) result() Result {
 	switch {
 	case len(n.findings) > 0:
 		res.Verdict = Drift
-	case n.unread() == 0:
+	case n.unread() == 0 && !slices.ContainsFunc(n.state.NotCompared, adapter.NotCompared.Failed):
 		res.Verdict = InSync
 	}
 	return res

@@ -49,7 +49,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	w := &world{
 		t: t, store: store, codec: adapter.NewCodec(seal.Plain{}),
 		clock:    &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)},
-		keycloak: &fakeKeycloak{users: map[string]keycloak.User{}, broken: map[string]error{}},
+		keycloak: newFakeKeycloak(),
 		calls:    openCalls{},
 	}
 	w.projection = &projection{store: store, codec: w.codec, users: map[string]adapter.User{}}
@@ -202,8 +202,10 @@ type fakeKeycloak struct {
 	// ignoreFirst always answers with the first page.
 	ignoreFirst bool
 	reads       []string
-	pages       int
-	largest     int
+	// members are who has what.
+	members fakeMembers
+	pages   int
+	largest int
 }
 
 func (k *fakeKeycloak) put(users ...keycloak.User) {
@@ -285,6 +287,12 @@ func (k *fakeKeycloak) User(ctx context.Context, _, id string) (keycloak.User, e
 		return u, notFound("User not found")
 	}
 	return u, nil
+}
+
+func newFakeKeycloak() *fakeKeycloak {
+	return &fakeKeycloak{
+		users: map[string]keycloak.User{}, broken: map[string]error{}, members: newFakeMembers(),
+	}
 }
 
 func notFound(message string) error {
