@@ -107,6 +107,7 @@ func analyticsOf(counts adapter.Analytics) analyticsView {
 		add(open.Values, d.Open)
 	}
 	v.Drifted = chartOf("drifted", "Users who differ from Keycloak, at the end of each stretch", labels, open)
+	v.Recorded.Latest, v.Outcomes.Latest, v.Drifted.Latest = true, true, true
 	v.Durations = durationsOf(counts.Latency)
 
 	for _, e := range counts.KeycloakEvents {

@@ -14,6 +14,8 @@ type chart struct {
 	ID, Title, Description string
 	Labels                 []string
 	Series                 []series
+	// Latest is true where the last column is the one that people want to see first.
+	Latest bool
 }
 
 // series are the values of one colour. The class is a tone's, or "plain".
