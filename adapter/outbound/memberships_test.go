@@ -54,7 +54,7 @@ func setupWhole(t *testing.T) *whole {
 	return w
 }
 
-func (w *whole) send(method, path, contentType, body string) (*http.Response, []byte) {
+func (w *whole) send(method, path, contentType, body string) (location string, answer []byte) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, w.keycloak.URL()+path, strings.NewReader(body))
 	require.NoError(w.t, err)
@@ -65,18 +65,18 @@ func (w *whole) send(method, path, contentType, body string) (*http.Response, []
 	resp, err := transport.RoundTrip(req)
 	require.NoError(w.t, err)
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	answer, err = io.ReadAll(resp.Body)
 	require.NoError(w.t, err)
 	require.Less(w.t, resp.StatusCode, 300, "%s %s: %s", method, path, answer)
-	return resp, answer
+	return resp.Header.Get("Location"), answer
 }
 
 // admin does something as an administrator who is not keytrail, and returns the
 // Location.
 func (w *whole) admin(method, path, body string) string {
 	w.t.Helper()
-	resp, _ := w.send(method, "/admin/realms/acme"+path, "application/json", body)
-	return resp.Header.Get("Location")
+	location, _ := w.send(method, "/admin/realms/acme"+path, "application/json", body)
+	return location
 }
 
 func (w *whole) user() adapter.User {
