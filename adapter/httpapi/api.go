@@ -20,6 +20,8 @@ func (s *Server) api() []route {
 		{http.MethodGet, "/traces/{id}", s.showTrace},
 		{http.MethodGet, "/traces/{id}/explanation", s.explainTrace},
 		{http.MethodGet, "/events", s.listEvents},
+		{http.MethodGet, "/audit", s.listAudit},
+		{http.MethodGet, "/analytics", s.analytics},
 
 		{http.MethodPost, "/realms/{realm}/reconciliations", s.startReconciliation},
 		{http.MethodGet, "/reconciliations", s.listReconciliations},
@@ -32,5 +34,7 @@ func (s *Server) api() []route {
 		{http.MethodGet, "/deliveries/parked", s.listParked},
 		{http.MethodGet, "/deliveries/{id}", s.showDelivery},
 		{http.MethodPost, "/deliveries/{id}/retry", s.retryDelivery},
+
+		{http.MethodGet, "/openapi.json", s.showOpenAPI},
 	}, s.accountRoutes()...)
 }

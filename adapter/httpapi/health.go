@@ -17,9 +17,14 @@ type readiness struct {
 	Checks []Check `json:"checks"`
 }
 
+// health is the answer of a process that runs.
+type health struct {
+	Status string `json:"status"`
+}
+
 // healthy is GET /healthz: the process runs and answers.
 func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
-	return answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	return answer(w, http.StatusOK, health{Status: "ok"})
 }
 
 // ready is GET /readyz: 200 or 503, with the reasons.

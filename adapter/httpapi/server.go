@@ -42,6 +42,8 @@ type Config struct {
 	Users           UserReader
 	Calls           CallReader
 	Reconciliations ReconciliationReader
+	Audit           AuditReader
+	Analytics       AnalyticsReader
 	Projections     Projections
 	Traces          Traces
 	Failures        Failures
@@ -85,6 +87,8 @@ func (c *Config) check() error {
 	need(c.Users != nil, "Users")
 	need(c.Calls != nil, "Calls")
 	need(c.Reconciliations != nil, "Reconciliations")
+	need(c.Audit != nil, "Audit")
+	need(c.Analytics != nil, "Analytics")
 	need(c.Projections != nil, "Projections")
 	need(c.Traces != nil, "Traces")
 	need(c.Failures != nil, "Failures")

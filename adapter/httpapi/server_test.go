@@ -66,6 +66,7 @@ func newBundle(t testing.TB, change ...func(*Config)) *bundle {
 		Recorder: &inbound.Recorder{Store: store, Codec: codec, Clock: time.Now},
 		Store:    store, Codec: codec,
 		Users: read.users(), Calls: read.calls(), Reconciliations: read.runs(),
+		Audit: &fakeAudit{}, Analytics: &fakeAnalytics{},
 		Projections: &fakeProjections{},
 		Traces:      &trace.Finder{Store: store, Codec: codec},
 		Failures:    &trace.Failures{Store: store, Codec: codec, Clock: time.Now},
@@ -73,6 +74,7 @@ func newBundle(t testing.TB, change ...func(*Config)) *bundle {
 		Retry:       &interpret.Interpreter{Store: store, Codec: codec, Clock: time.Now, Logger: logger},
 		Ready:       func(context.Context) []Check { return nil },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 			_, _ = io.WriteString(w, "keytrail_up 1\n")
 		}),
 		Clock: time.Now, Logger: logger,
@@ -161,6 +163,7 @@ func (b *bundle) send(r *http.Request) reply {
 	b.t.Helper()
 	w := httptest.NewRecorder()
 	b.server.ServeHTTP(w, r)
+	b.holdToDocument(r, w)
 	return reply{t: b.t, status: w.Code, header: w.Header(), body: w.Body.Bytes()}
 }
 

@@ -1,5 +1,3 @@
-//go:build surface
-
 package main
 
 import (

@@ -49,6 +49,8 @@ type commands struct {
 	Demo        demoCommand        `cmd:"" help:"Tell a complete story on an embedded store and a simulated Keycloak, then serve."`
 	Migrate     migrateCommand     `cmd:"" help:"Bring the store's schema up to date."`
 	User        userCommand        `cmd:"" help:"Users: what is believed of them, their history, and changes to them."`
+	Audit       auditCommand       `cmd:"" help:"The audit trail: who did what, when, why and through what."`
+	Analytics   analyticsCommand   `cmd:"" help:"Counts over time: events, calls, errors, latencies, drift."`
 	Trace       traceCommand       `cmd:"" help:"Show one story: by correlation, event, call, delivery, Keycloak event, run or user id."`
 	Explain     explainCommand     `cmd:"" help:"Say in words where a story failed, why, what holds now and what to do: by the same ids."`
 	Failures    failuresCommand    `cmd:"" help:"Show what needs attention."`
@@ -59,12 +61,10 @@ type commands struct {
 	Conf        configCommand      `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 
-	Backup    notBuilt `cmd:"" help:"Not built yet."`
-	Audit     notBuilt `cmd:"" help:"Not built yet."`
-	Analytics notBuilt `cmd:"" help:"Not built yet."`
-	Baseline  notBuilt `cmd:"" help:"Not built yet."`
-	Keycloak  notBuilt `cmd:"" help:"Not built yet: setup and check."`
-	Bench     notBuilt `cmd:"" help:"Not built yet."`
+	Backup   notBuilt `cmd:"" help:"Not built yet."`
+	Baseline notBuilt `cmd:"" help:"Not built yet."`
+	Keycloak notBuilt `cmd:"" help:"Not built yet: setup and check."`
+	Bench    notBuilt `cmd:"" help:"Not built yet."`
 }
 
 // notBuilt is a part of the contract that is still to come.

@@ -65,7 +65,7 @@ func (c *demoCommand) Run(ctx context.Context, s *session) (err error) {
 	}
 	told := d.tell(ctx)
 	if told == nil && !c.Once {
-		d.say("\nkeytrail goes on serving at %s, beside the simulated Keycloak at %s.\nTry: curl %s/api/v1/failures\nStop with Ctrl-C; everything of the demo is deleted then.\n", d.url, d.keycloak.URL(), d.url)
+		d.say("\nkeytrail goes on serving at %s, beside the simulated Keycloak at %s.\nTry: open the page in a browser, or curl %s/api/v1/failures\nStop with Ctrl-C; everything of the demo is deleted then.\n", d.url, d.keycloak.URL(), d.url)
 		select {
 		case <-ctx.Done():
 		case err := <-ended:

@@ -29,6 +29,8 @@ import (
 	"github.com/keytrail/keytrail/internal/telemetry"
 	"github.com/keytrail/keytrail/keycloak/admin"
 	"github.com/keytrail/keytrail/projections"
+	"github.com/keytrail/keytrail/projections/analytics"
+	"github.com/keytrail/keytrail/projections/audit"
 	"github.com/keytrail/keytrail/projections/calls"
 	"github.com/keytrail/keytrail/projections/reconciliations"
 	"github.com/keytrail/keytrail/projections/users"
@@ -72,6 +74,8 @@ type App struct {
 	Users           *users.Queries
 	Calls           *calls.Queries
 	Reconciliations *reconciliations.Queries
+	Audit           *audit.Queries
+	Analytics       *analytics.Queries
 	Leases          *lease.Leases
 	Traces          *trace.Finder
 	Failures        *trace.Failures
@@ -85,6 +89,7 @@ type App struct {
 	Reconciler *reconcile.Runner
 
 	realms *realmNames
+	polls  *polls
 	// background are runs that outlive the request that asked for them; stopping ends
 	// them.
 	background sync.WaitGroup
@@ -167,7 +172,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 	}
 	a := &App{
 		Config: cfg, Logger: o.Logger, Clock: o.Clock, Registry: o.Registry,
-		Codec: adapter.NewCodec(seal.Plain{}), realms: newRealmNames(),
+		Codec: adapter.NewCodec(seal.Plain{}), realms: newRealmNames(), polls: newPolls(cfg.Keycloak.Realms),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	var names telemetry.Names
@@ -201,6 +206,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 		return nil, fmt.Errorf("setting up the projections: %w", err)
 	}
 	a.Users, a.Calls, a.Reconciliations = users.NewQueries(db), calls.NewQueries(db), reconciliations.NewQueries(db)
+	a.Audit, a.Analytics = audit.NewQueries(db), analytics.NewQueries(db)
 	a.Leases = lease.New(db.Write, o.Clock)
 	a.Recorder = &inbound.Recorder{
 		Store: a.Store, Codec: a.Codec, Clock: a.Clock, RealmName: a.realms.name,
@@ -234,6 +240,8 @@ func (a *App) register(db projections.DB) error {
 		a.Engine.Register(users.New(a.Store, a.Codec)),
 		a.Engine.Register(calls.New()),
 		a.Engine.Register(reconciliations.New()),
+		a.Engine.Register(audit.New(a.Store, a.Codec)),
+		a.Engine.Register(analytics.New()),
 	)
 }
 

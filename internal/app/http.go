@@ -18,7 +18,7 @@ type userReader struct{ *users.Queries }
 
 func (r userReader) List(ctx context.Context, f httpapi.UserFilter, limit int, cursor string) ([]adapter.User, string, error) {
 	return r.Queries.List(ctx, users.Filter{
-		Realm: f.Realm, Username: f.Username, Email: f.Email, Enabled: f.Enabled, Deleted: f.Deleted,
+		Realm: f.Realm, Username: f.Username, Email: f.Email, Enabled: f.Enabled, Deleted: f.Deleted, Search: f.Search,
 	}, limit, cursor)
 }
 

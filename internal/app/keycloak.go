@@ -48,6 +48,7 @@ func (a *App) connect(o Options) error {
 	a.Poller = &inbound.Poller{
 		Puller: client, Recorder: a.Recorder, Watermarks: watermarks{a.Leases}, Logger: a.Logger,
 		Observe: func(realm, outcome string) {
+			a.polls.observe(realm, outcome, a.Clock())
 			a.Metrics.PollRuns.WithLabelValues(a.Metrics.Realm(realm), outcome).Inc()
 			if outcome == "ok" {
 				a.Metrics.PollLastSuccess.WithLabelValues(a.Metrics.Realm(realm)).Set(float64(a.Clock().Unix()))

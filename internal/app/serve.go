@@ -102,6 +102,7 @@ func (a *App) httpAPI(o ServeOptions) (*httpapi.Server, error) {
 		Sources: sources(a.Config.Sources), Recorder: a.Recorder, Token: a.Config.API.Token.Reveal(),
 		Store: a.Store, Codec: a.Codec,
 		Users: userReader{a.Users}, Calls: httpCalls{a.Calls}, Reconciliations: a.Reconciliations,
+		Audit: a.Audit, Analytics: a.Analytics,
 		Projections: httpProjections{a.Engine}, Traces: a.Traces, Failures: a.Failures,
 		Commands: a.Commands, Retry: a.Interpreter, Ready: a.ready,
 		Metrics: promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{}),
@@ -113,6 +114,11 @@ func (a *App) httpAPI(o ServeOptions) (*httpapi.Server, error) {
 	if a.Reconciler != nil {
 		c.Reconciler = httpReconciler{a}
 	}
+	page, err := a.page()
+	if err != nil {
+		return nil, err
+	}
+	c.Page = page
 	return httpapi.New(c)
 }
 
