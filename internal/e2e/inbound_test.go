@@ -302,7 +302,7 @@ func TestTraps(t *testing.T) {
 		for range racers {
 			require.NoError(t, <-raced)
 		}
-		b.until("the racing changes", func() bool { return len(b.story(eve)) == told+racers })
+		b.until("the racing changes", func() bool { return len(b.story(eve)) >= told+racers })
 		result, err = b.reconcile()
 		require.NoError(t, err)
 		require.Empty(t, result.Findings)
@@ -310,13 +310,14 @@ func TestTraps(t *testing.T) {
 		require.Equal(t, live[object](b, "/users/"+eve)["lastName"], *b.believed(eve).LastName)
 		require.False(t, b.believed(eve).Origins[adapter.FieldLastName].Inferred)
 
-		head := b.count()
+		// Meanwhile users whose events left something open are read, which adds events too.
+		received := b.count(adapter.TypeAdminEventReceived)
 		for _, d := range b.tap.seen() {
 			status, answer := b.deliver(d.body, d.signature)
 			require.Equal(t, http.StatusAccepted, status, "%s", answer)
 			require.Contains(t, string(answer), `"duplicate":true`)
 		}
-		require.Equal(t, head, b.count(), "seen again, recorded once")
+		require.Equal(t, received, b.count(adapter.TypeAdminEventReceived), "seen again, recorded once")
 		b.untilAllRecorded()
 		b.userEventsFollow()
 		b.inSync()
