@@ -58,12 +58,12 @@ type commands struct {
 	Events      eventsCommand      `cmd:"" help:"The log, as JSON lines."`
 	Deliveries  deliveriesCommand  `cmd:"" help:"Deliveries that could not be interpreted."`
 	Projections projectionsCommand `cmd:"" help:"Status of the projections, and rebuilding one."`
+	Keycloak    keycloakCommands   `cmd:"" help:"Whether Keycloak is set up as keytrail needs it."`
 	Conf        configCommand      `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 
 	Backup   notBuilt `cmd:"" help:"Not built yet."`
 	Baseline notBuilt `cmd:"" help:"Not built yet."`
-	Keycloak notBuilt `cmd:"" help:"Not built yet: setup and check."`
 	Bench    notBuilt `cmd:"" help:"Not built yet."`
 }
 

@@ -2,10 +2,7 @@ package admin
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
-	"strings"
 
 	"github.com/keytrail/keytrail/keycloak"
 )
@@ -54,20 +51,10 @@ func (c *Client) ServiceAccountID() string {
 	c.tokens.mu.Lock()
 	token := c.tokens.value
 	c.tokens.mu.Unlock()
-	// The token came from Keycloak over the connection that calls use; its signature is
-	// Keycloak's to check.
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return ""
-	}
-	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return ""
-	}
 	var payload struct {
 		Subject string `json:"sub"`
 	}
-	if json.Unmarshal(claims, &payload) != nil {
+	if !claimsOf(token, &payload) {
 		return ""
 	}
 	return payload.Subject
