@@ -429,13 +429,20 @@ func (n *run) forbid(needs string, fields ...string) {
 // error only where the run itself cannot go on. needs is the role that the read takes.
 func (n *run) leaveOut(ctx context.Context, doing string, err error, needs string, fields ...string) error {
 	why := n.keycloakFailure(ctx, doing, err)
+	strict := n.req.Trigger == adapter.TriggerBaseline && why.err.Code != adapter.CodeKeycloakForbidden
 	switch {
-	case why.status != adapter.RunInvalid, why.err.Code == adapter.CodeKeycloakUnauthorized, n.req.Trigger == adapter.TriggerBaseline && why.err.Code != adapter.CodeKeycloakForbidden:
-		// A starting point without the memberships would be none: the baseline is resumed.
+	case why.status != adapter.RunInvalid, why.err.Code == adapter.CodeKeycloakUnauthorized:
+		return why
+	case strict:
+		// A starting point without its memberships is none: the baseline is tried again.
 		return why
 	case why.err.Code == adapter.CodeKeycloakForbidden:
 		n.forbid(needs, fields...)
 	default:
+		if why.err.Code == adapter.CodeKeycloakNotFound {
+			// What was listed a moment ago cannot be addressed. It is not that there is none.
+			why.err.Code, why.err.Try = adapter.CodeListingIncomplete, "look for a proxy that refuses encoded slashes"
+		}
 		for _, field := range fields {
 			n.without(field, why.err.Code, message(why.err))
 		}
