@@ -438,6 +438,8 @@ func (n *run) leaveOut(ctx context.Context, doing string, err error, needs strin
 		return why
 	case why.err.Code == adapter.CodeKeycloakForbidden:
 		n.forbid(needs, fields...)
+		n.log.InfoContext(ctx, "memberships are not compared", "fields", fields, "missing_role", needs)
+		return nil
 	default:
 		if why.err.Code == adapter.CodeKeycloakNotFound {
 			// What was listed a moment ago cannot be addressed. It is not that there is none.

@@ -298,6 +298,10 @@ const abortTimeout = 5 * time.Second
 // context, which may be what ended it. Where only the answer to the run's completion
 // was lost, the run is completed after all.
 func (n *run) abort(ctx context.Context, why *stopError) (Result, error) {
+	var cause *adapter.Error
+	if why.err.Code == adapter.CodeInterrupted && errors.As(context.Cause(ctx), &cause) {
+		why.err.Detail = cause.Detail // who has cancelled it
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	var err error

@@ -55,6 +55,7 @@ type commands struct {
 	Explain     explainCommand     `cmd:"" help:"Say in words where a story failed, why, what holds now and what to do: by the same ids."`
 	Failures    failuresCommand    `cmd:"" help:"Show what needs attention."`
 	Reconcile   reconcileCommand   `cmd:"" help:"Compare what is believed with the live Keycloak now. Exit 0 in sync, 1 drift, 3 incomplete."`
+	Baseline    baselineCommand    `cmd:"" help:"Adopt every live user as the starting point. Resumable."`
 	Events      eventsCommand      `cmd:"" help:"The log, as JSON lines."`
 	Deliveries  deliveriesCommand  `cmd:"" help:"Deliveries that could not be interpreted."`
 	Projections projectionsCommand `cmd:"" help:"Status of the projections, and rebuilding one."`
@@ -62,9 +63,8 @@ type commands struct {
 	Conf        configCommand      `cmd:"" name:"config" help:"Check or print the configuration."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 
-	Backup   notBuilt `cmd:"" help:"Not built yet."`
-	Baseline notBuilt `cmd:"" help:"Not built yet."`
-	Bench    notBuilt `cmd:"" help:"Not built yet."`
+	Backup notBuilt `cmd:"" help:"Not built yet."`
+	Bench  notBuilt `cmd:"" help:"Not built yet."`
 }
 
 // notBuilt is a part of the contract that is still to come.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/reconcile"
@@ -68,7 +69,11 @@ func writeResult(w io.Writer, r reconcile.Result) {
 		fmt.Fprintf(w, "Realm %s is in sync: %d users compared.\n", r.Realm, r.Compared)
 	case reconcile.Drift:
 		fmt.Fprintf(w, "Realm %s has drifted: %d of %d users differ.\n", r.Realm, r.FindingsTotal, r.Compared)
-	default:
+	case reconcile.Incomplete:
+		if r.Status == adapter.RunCompleted {
+			fmt.Fprintf(w, "Realm %s was compared in part: no drift in %d users.\n", r.Realm, r.Compared)
+			break
+		}
 		fmt.Fprintf(w, "Realm %s could not be judged: the run is %s.\n", r.Realm, r.Status)
 	}
 	if r.Baselined > 0 {
@@ -77,10 +82,13 @@ func writeResult(w io.Writer, r reconcile.Result) {
 	if r.Unsettled > 0 {
 		fmt.Fprintf(w, "%d differences are too young to judge, or have a call under way.\n", r.Unsettled)
 	}
+	for _, n := range r.NotCompared {
+		fmt.Fprintf(w, "Not compared: %s. %s\n", n.Field, n.Reason)
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "\n%s  %s (%s), since %s\n", f.Situation, nameOf(f), f.UserID, f.Since.UTC().Format("2006-01-02 15:04:05Z"))
 		for _, d := range f.Fields {
-			fmt.Fprintf(w, "    %s: believed %s, is %s%s\n", d.Field, d.Believed, d.Actual, setBy(d))
+			fmt.Fprintf(w, "    %s: believed %s, is %s%s%s\n", d.Field, d.Believed, d.Actual, sides(d), setBy(d))
 		}
 	}
 	fmt.Fprintf(w, "\nTrace: keytrail trace %s\n", r.RunID)
@@ -91,6 +99,19 @@ func nameOf(f adapter.Finding) string {
 		return f.Username
 	}
 	return "user"
+}
+
+// sides tells of roles, groups and organizations which are there beyond belief, and
+// which are not.
+func sides(d adapter.FieldDifference) string {
+	var out strings.Builder
+	for _, name := range d.Added {
+		out.WriteString(" +" + name)
+	}
+	for _, name := range d.Removed {
+		out.WriteString(" -" + name)
+	}
+	return out.String()
 }
 
 func setBy(d adapter.FieldDifference) string {

@@ -90,6 +90,8 @@ type App struct {
 
 	realms *realmNames
 	polls  *polls
+	// runs are those that can be cancelled.
+	runs runs
 	// background are runs that outlive the request that asked for them; stopping ends
 	// them.
 	background sync.WaitGroup

@@ -136,7 +136,8 @@ func (a *App) run(ctx context.Context, req reconcile.Request) (reconcile.Result,
 	ran, err := a.schedule().Hold(ctx, reconcile.ScheduleName(req.Realm), func(ctx context.Context) (bool, error) {
 		var err error
 		result, err = a.reconcile(ctx, req)
-		return err == nil, err
+		// A baseline compares nothing, so that the next scheduled run is due as it was.
+		return err == nil && req.Trigger != adapter.TriggerBaseline, err
 	})
 	if err == nil && !ran {
 		err = adapter.Errorf(adapter.CodeRunInProgress, "a reconciliation of realm %s is running already", req.Realm).
@@ -147,10 +148,16 @@ func (a *App) run(ctx context.Context, req reconcile.Request) (reconcile.Result,
 
 // reconcile runs and counts a reconciliation whose lease is held.
 func (a *App) reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	result, err := a.Reconciler.Run(ctx, req)
+	ctx, req, done := a.runs.track(ctx, req)
+	defer done()
+	work := a.Reconciler.Run
+	if req.Trigger == adapter.TriggerBaseline {
+		work = a.Reconciler.Baseline
+	}
+	result, err := work(ctx, req)
 	realm := a.Metrics.Realm(req.Realm)
 	a.Metrics.Reconciliations.WithLabelValues(realm, string(result.Status)).Inc()
-	if result.Status == adapter.RunCompleted {
+	if result.Status == adapter.RunCompleted && req.Trigger != adapter.TriggerBaseline {
 		for _, s := range adapter.Situations {
 			a.Metrics.ReconciliationFindings.WithLabelValues(realm, string(s)).Set(float64(result.Counts[s]))
 		}
