@@ -398,15 +398,20 @@ func (b *bundle) inSync() {
 	b.rebuildIsIdentical()
 }
 
-func (b *bundle) rebuildIsIdentical() {
+// untilRead waits until every user has been read whose events left something open.
+func (b *bundle) untilRead() {
 	b.t.Helper()
-	// A read that is still due would come between the two.
 	b.untilOutside("the reads that are due", func() bool {
 		require.NoError(b.t, b.app.CatchUp(b.t.Context()))
 		due, err := b.app.Users.Unread(b.t.Context(), []string{b.realm.Name}, time.Now().Add(time.Hour), 1)
 		require.NoError(b.t, err)
 		return len(due) == 0
 	})
+}
+
+func (b *bundle) rebuildIsIdentical() {
+	b.t.Helper()
+	b.untilRead() // a read that is still due would come between the two
 	const rows = `SELECT * FROM user_api_projections ORDER BY realm, user_id`
 	before := b.rows(rows)
 	require.NotEmpty(b.t, before)
