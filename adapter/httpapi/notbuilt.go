@@ -20,8 +20,7 @@ type missing struct {
 const userPath = "/realms/{realm}/users/{id}"
 
 // notBuilt is the whole list: a route that gets its handler leaves it.
-var notBuilt = []missing{
-}
+var notBuilt = []missing{}
 
 func (m missing) refuse(http.ResponseWriter, *http.Request) error { return notBuiltYet(m.what) }
 
