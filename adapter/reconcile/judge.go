@@ -297,6 +297,7 @@ func (n *run) adoptable(believed adapter.User, c Comparison) []string {
 // were read is adopted as it was read, for it is no belief that could be contradicted; what
 // was inferred after that stays as it is until it is read again.
 func (n *run) settledMemberships(believed adapter.User, t told) Comparison {
+	t.Memberships = n.withClientIDs(believed, t.Memberships)
 	c := CompareMemberships(believed, t.Memberships)
 	var adopt []string
 	young := func(field string) bool { return isYoung(believed.Origins[field].At, t.at, n.Settle) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -578,7 +579,7 @@ func (n *run) overlay(bySweep, fresh adapter.Memberships, readAt time.Time) told
 // believed is folded again after that.
 func (n *run) judgedMemberships(ctx context.Context, live keycloak.User, b belief, readAt time.Time) (told, belief, error) {
 	bySweep := n.toldBySweep(live)
-	c := CompareMemberships(b.user, bySweep)
+	c := CompareMemberships(b.user, n.withClientIDs(b.user, bySweep))
 	var agreed []string
 	for _, field := range bySweep.Fields() {
 		is := func(d Difference) bool { return d.Field == field }
@@ -598,6 +599,25 @@ func (n *run) judgedMemberships(ctx context.Context, live keycloak.User, b belie
 	}
 	b, err = n.believe(ctx, live.ID)
 	return n.overlay(pickMemberships(bySweep, agreed...), fresh, readAt), b, err
+}
+
+// withClientIDs names to m the clients that belief knows by UUID, for m itself names only
+// those of which the live user has roles.
+func (n *run) withClientIDs(believed adapter.User, m adapter.Memberships) adapter.Memberships {
+	if !m.ClientRoles.Present() {
+		return m
+	}
+	clients := maps.Clone(m.Clients)
+	for client := range believed.ClientRoles {
+		if id, ok := n.memberships.clients[client]; ok {
+			if clients == nil {
+				clients = map[string]string{}
+			}
+			clients[client] = id
+		}
+	}
+	m.Clients = clients
+	return m
 }
 
 // carried are the differences of an open drift in fields of which nothing is told now.

@@ -278,6 +278,18 @@ func TestClientsThatEventsNameByUUID(t *testing.T) {
 	})
 }
 
+// A client that only belief has, by its UUID, is told by its name.
+func TestTakenRolesOfClientsThatEventsNameByUUID(t *testing.T) {
+	t.Parallel()
+	bothWays(t, func(t *testing.T, w *world) {
+		w.happened(w.clock.Now(), &adapter.UserApiRolesChanged{UserRef: ref("u02"), Added: []adapter.Role{{Name: "view", Client: "uuid-account"}}})
+		w.clock.advance(time.Hour)
+		f := w.run().Findings[0]
+		require.JSONEq(t, `{"account":["view"]}`, string(f.Fields[0].Believed))
+		require.Equal(t, []string{"account/view"}, f.Fields[0].Removed)
+	})
+}
+
 // What is open stays open as long as something else differs.
 func TestAReadOfSomeFieldsIsNotComplete(t *testing.T) {
 	t.Parallel()

@@ -172,7 +172,7 @@ func New(c Config) (*Runner, error) {
 // Request asks for a run.
 type Request struct {
 	Realm string
-	// Trigger is "schedule", "cli" or "http". Baseline sets its own.
+	// Trigger is "schedule", "cli" or "http"; "baseline" is Baseline's own.
 	Trigger string
 	// Started, if not nil, is told of the run once its start is recorded.
 	Started func(adapter.Reconciliation)
@@ -232,6 +232,9 @@ const source = "reconcile"
 // run_in_progress, interrupted, store_unavailable, internal, and invalid_request
 // for a request without realm.
 func (r *Runner) Run(ctx context.Context, req Request) (Result, error) {
+	if req.Trigger == adapter.TriggerBaseline {
+		return r.Baseline(ctx, req)
+	}
 	return r.execute(ctx, req, (*run).reconcile)
 }
 

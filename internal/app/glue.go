@@ -150,11 +150,7 @@ func (a *App) run(ctx context.Context, req reconcile.Request) (reconcile.Result,
 func (a *App) reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	ctx, req, done := a.runs.track(ctx, req)
 	defer done()
-	work := a.Reconciler.Run
-	if req.Trigger == adapter.TriggerBaseline {
-		work = a.Reconciler.Baseline
-	}
-	result, err := work(ctx, req)
+	result, err := a.Reconciler.Run(ctx, req)
 	realm := a.Metrics.Realm(req.Realm)
 	a.Metrics.Reconciliations.WithLabelValues(realm, string(result.Status)).Inc()
 	if result.Status == adapter.RunCompleted && req.Trigger != adapter.TriggerBaseline {
