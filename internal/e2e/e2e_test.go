@@ -29,6 +29,7 @@ import (
 	"github.com/keytrail/keytrail/internal/app"
 	"github.com/keytrail/keytrail/internal/dbtest"
 	"github.com/keytrail/keytrail/internal/kcserver"
+	"github.com/keytrail/keytrail/internal/openapitest"
 	"github.com/keytrail/keytrail/internal/suitetest"
 	"github.com/keytrail/keytrail/internal/telemetry"
 )
@@ -86,7 +87,7 @@ func setup(t *testing.T, store string, o options) *bundle {
 	server := kcserver.Shared(t)
 	b := &bundle{
 		t: t, server: server, poll: o.poll, store: store, listen: "127.0.0.1:0", secret: "webhook-" + rand.Text(),
-		log: &logBuffer{}, client: &http.Client{Transport: &http.Transport{}, Timeout: factLimit},
+		log: &logBuffer{}, client: &http.Client{Transport: heldToDocument(t), Timeout: factLimit},
 		realm: server.TestRealm(t, kcserver.RealmOptions{Settings: o.settings}),
 	}
 	t.Cleanup(b.client.CloseIdleConnections)
@@ -94,6 +95,16 @@ func setup(t *testing.T, store string, o options) *bundle {
 	b.tap = newTap(t, b.secret, b.client)
 	t.Cleanup(func() { b.stop() })
 	return b
+}
+
+// heldToDocument carries requests and holds keytrail's answers to its OpenAPI document.
+func heldToDocument(t *testing.T) http.RoundTripper {
+	t.Helper()
+	raw, err := os.ReadFile("../../adapter/httpapi/openapi.json")
+	require.NoError(t, err)
+	document, err := openapitest.Load(raw)
+	require.NoError(t, err)
+	return document.Transport(&http.Transport{}, func(err error) { t.Error(err) })
 }
 
 // environment configures keytrail, as a process of its own too.
