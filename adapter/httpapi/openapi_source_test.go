@@ -254,7 +254,9 @@ func operations() []operation {
 
 		list("/calls", "listCalls", "inspection", "List outbound calls, newest first", typeOf[page[adapter.Call]](), append([]parameter{
 			{"status", "One or several, with commas or repeated.", object{"type": "array", "items": enum(typeOf[adapter.CallStatus]())}},
-			realmFilter, {"user_id", "Only calls on this user.", text}, {"correlation_id", "Only calls of this story.", id},
+			realmFilter,
+			{"user_id", "Only calls on this user.", text},
+			{"correlation_id", "Only calls of this story.", id},
 		}, listing...)),
 		show("/calls/{id}", "showCall", "inspection", "Show one outbound call with its attempts", typeOf[adapter.Call](), nil, adapter.CodeNotFound),
 		list("/failures", "listFailures", "inspection", "List what needs attention, newest first", typeOf[page[trace.Failure]](), append([]parameter{realmFilter}, listing...)),

@@ -48,17 +48,15 @@ type retry struct {
 // Run reads users until the context ends. Failures are logged and tried again.
 func (o *Observer) Run(ctx context.Context) error {
 	failed := make(map[adapter.UserRef]retry)
-	for {
+	for ctx.Err() == nil {
 		if err := o.turn(ctx, failed); err != nil && ctx.Err() == nil {
 			o.Logger.WarnContext(ctx, "looking for users to read failed", "error", err)
-		}
-		if ctx.Err() != nil {
-			return nil
 		}
 		if err := o.Woken(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // turn reads every user that is due.
@@ -74,7 +72,7 @@ func (o *Observer) turn(ctx context.Context, failed map[adapter.UserRef]retry) e
 			continue
 		}
 		if err := o.Limit.Wait(ctx); err != nil {
-			return nil //nolint:nilerr // the context ended: the caller knows
+			return err // the context ended
 		}
 		var why adapter.Unread
 		if u.Unread != nil {

@@ -267,7 +267,8 @@ func TestBaselineIsResumedAfterARunThatWasNotCompleted(t *testing.T) {
 	t.Parallel()
 	w := interruptedBaseline(t, func(_ *world, cancel func()) { cancel() })
 	w.keycloak.counting = &keycloak.APIError{Status: 503, Kind: keycloak.KindUnavailable}
-	w.fail(t.Context())
+	_, err := w.fail(t.Context())
+	require.Equal(t, adapter.CodeKeycloakUnavailable, err.Code)
 	w.keycloak.counting = nil
 	require.Equal(t, 2, w.baseline().Baselined)
 }

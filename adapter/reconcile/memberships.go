@@ -392,12 +392,12 @@ func eachPage[T any](ctx context.Context, n *run, size int, id func(T) string, r
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if key := id(page[0]) + " " + id(page[len(page)-1]); key == previous {
+		ends := id(page[0]) + " " + id(page[len(page)-1])
+		if ends == previous {
 			return adapter.Errorf(adapter.CodeListingIncomplete, "the list does not end").
 				WithTry("look for a proxy that drops the query parameters first and max")
-		} else {
-			previous = key
 		}
+		previous = ends
 		visit(page)
 		first += len(page)
 	}

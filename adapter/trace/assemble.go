@@ -12,7 +12,6 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
-	"github.com/keytrail/keytrail/keycloak"
 )
 
 // relationBatch links deliveries that came in one request. They are no causes of
@@ -408,8 +407,6 @@ func subjectOf(v adapter.View) (adapter.UserRef, bool) {
 		ref = p.User()
 	case adapter.Subject:
 		ref = p.Subject()
-	case *adapter.AdminEventReceived:
-		ref = adapter.UserRef{Realm: p.Realm, UserID: keycloak.ParseResourcePath(p.ResourcePath).UserID}
 	}
 	return ref, ref.Realm != "" && ref.UserID != ""
 }
