@@ -94,7 +94,7 @@ type AuditFilter struct {
 }
 
 // AuditOfUser lists the entries of one user's stream, given in any order, in the order
-// of the fold. An event of a type that this program does not know has none.
+// of the fold. Not every event has one: see ApplyAudited.
 func AuditOfUser(events []Decoded) []AuditEntry {
 	sorted := slices.Clone(events)
 	SortForFold(sorted)
@@ -109,7 +109,8 @@ func AuditOfUser(events []Decoded) []AuditEntry {
 }
 
 // ApplyAudited is Apply and returns what the audit trail says about the event; false
-// where this program does not know its type.
+// where that is nothing: of a type that this program does not know, and of a read that
+// found what was believed.
 func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 	before := *u
 	before.Origins = maps.Clone(u.Origins)
@@ -176,6 +177,7 @@ func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 		}
 	case *UserApiObserved:
 		a.Action, a.Outcome = "user.observe", AuditObserved
+		return a, len(a.Changes) > 0
 	case *UserApiBaselined:
 		a.Action, a.Outcome = "user.baseline", AuditObserved
 	default:

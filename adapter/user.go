@@ -288,11 +288,11 @@ func (u *User) partly(field string) bool {
 func (u *User) doubtful(field string, e Decoded) bool {
 	before, known := u.Origins[field]
 	switch {
-	case !known || before.EventID == e.ID:
+	case !known || before.EventID == e.ID || before.Type == TypeUserApiCreated:
 		return false
 	case before.Version > e.Version:
 		return true
-	case before.Type == TypeUserApiCreated || e.Meta.CallID != nil:
+	case e.Meta.CallID != nil:
 		return false
 	default:
 		return e.OccurredAt.Sub(before.At) < nearby

@@ -43,6 +43,10 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 			arrived(1, happened(0, &adapter.UserApiCreated{UserChange: change(adapter.Profile{FirstName: adapter.Set("A")})})),
 			arrived(2, happened(time.Millisecond, named("B"))),
 		}, false},
+		"a creation that arrives after the change": {[]adapter.Decoded{
+			arrived(2, happened(0, &adapter.UserApiCreated{UserChange: change(adapter.Profile{FirstName: adapter.Set("A")})})),
+			arrived(1, happened(time.Millisecond, named("B"))),
+		}, false},
 		"a command of ours": {[]adapter.Decoded{arrived(1, happened(0, named("A"))), ours(arrived(2, happened(time.Millisecond, named("B"))))}, false},
 		"another's change right after ours": {[]adapter.Decoded{
 			ours(arrived(1, happened(0, named("A")))), arrived(2, happened(time.Millisecond, named("B"))),

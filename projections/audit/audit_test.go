@@ -295,6 +295,35 @@ func (c crashing) Fold(ctx context.Context, b projections.Batch) (projections.Wr
 	}, err
 }
 
+func TestAReadThatFoundWhatWasBelievedHasNoRow(t *testing.T) {
+	t.Parallel()
+	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {
+		p := db.Open(t)
+		projection := audit.New(p.Store, p.Codec)
+		e := p.Engine(t, projections.Options{}, projection)
+		s := &story{t: t, p: p}
+		address := func(email string) adapter.Profile { return adapter.Profile{Email: adapter.Set(email)} }
+		s.user(admin, &adapter.UserApiCreated{UserChange: change("u1", adapter.Profile{Username: adapter.Set("alice"), Email: adapter.Set("a@x")})})
+		s.at(10).user(adapter.Metadata{}, &adapter.UserApiObserved{UserRef: ref("u1"), Present: true, Set: address("a@x")})
+		s.at(20).user(adapter.Metadata{}, &adapter.UserApiObserved{UserRef: ref("u1"), Present: true, Set: address("b@x")})
+		s.at(30).user(adapter.Metadata{}, &adapter.UserApiObserved{UserRef: ref("u1")})
+		p.CatchUp(t, e)
+		q := audit.NewQueries(p.DB)
+		created := `root user.create succeeded username:null→"alice" email:null→"a@x" enabled:null→false email_verified:null→false`
+		require.Equal(t, []string{`nobody user.observe observed deleted:false→true`, `nobody user.observe observed email:"a@x"→"b@x"`, created}, lines(pages(t, q, audit.Filter{})))
+
+		// A late event tells what a read had found, and leaves another one something to find.
+		s.at(5).user(ops, &adapter.UserApiUpdated{UserChange: change("u1", address("b@x"))})
+		s.at(15).user(ops, &adapter.UserApiUpdated{UserChange: change("u1", address("b@x"))})
+		p.CatchUp(t, e)
+		require.Equal(t, []string{
+			`nobody user.observe observed deleted:false→true`, `ops user.update succeeded email:"a@x"→"b@x"`,
+			`nobody user.observe observed email:"b@x"→"a@x"`, `ops user.update succeeded email:"a@x"→"b@x"`, created,
+		}, lines(pages(t, q, audit.Filter{})))
+		p.RebuildEqualsIncremental(t, e, projection)
+	})
+}
+
 func TestACrashBetweenRowsAndCheckpointLeavesNothing(t *testing.T) {
 	t.Parallel()
 	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {

@@ -49,7 +49,7 @@ func New(log eventstore.Reader, codec *adapter.Codec) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 1 }
+func (*Projection) Version() int { return 2 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string { return slices.Clone(types) }
@@ -82,7 +82,7 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 	if err := f.loadCalls(ctx, b); err != nil {
 		return nil, err
 	}
-	users, err := p.foldUsers(ctx, b, f.entries)
+	users, err := p.foldUsers(ctx, b, &f)
 	if err != nil {
 		return nil, err
 	}

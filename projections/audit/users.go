@@ -23,9 +23,9 @@ type user struct {
 	news []adapter.Decoded
 }
 
-// foldUsers puts the entries of user events into entries, those of earlier batches
-// included that a late event changes, and returns the rows of the users' states.
-func (p *Projection) foldUsers(ctx context.Context, b projections.Batch, entries map[string]adapter.AuditEntry) ([][]any, error) {
+// foldUsers puts the entries of user events into f, those of earlier batches included
+// that a late event changes, and returns the rows of the users' states.
+func (p *Projection) foldUsers(ctx context.Context, b projections.Batch, f *fold) ([][]any, error) {
 	users, err := group(b.Events)
 	if err != nil {
 		return nil, err
@@ -35,12 +35,8 @@ func (p *Projection) foldUsers(ctx context.Context, b projections.Batch, entries
 	}
 	rows := make([][]any, 0, len(users))
 	for k, u := range users {
-		changed, err := p.fold(ctx, u, b.UpTo)
-		if err != nil {
+		if err := p.fold(ctx, u, b.UpTo, f); err != nil {
 			return nil, err
-		}
-		for _, a := range changed {
-			entries[eventRow(a.EventID)] = a
 		}
 		state, err := json.Marshal(u.state)
 		if err != nil {
@@ -99,10 +95,10 @@ func load(ctx context.Context, b projections.Batch, users map[key]*user) error {
 	return nil
 }
 
-// fold brings the user up to date and returns the entries that are new or may have
+// fold brings the user up to date and puts the entries into f that are new or may have
 // changed. Events that come after all that is folded are folded on top; otherwise the
 // whole stream is folded anew, and every entry from the first new event on is written.
-func (p *Projection) fold(ctx context.Context, u *user, upTo eventstore.Position) ([]adapter.AuditEntry, error) {
+func (p *Projection) fold(ctx context.Context, u *user, upTo eventstore.Position, f *fold) error {
 	adapter.SortForFold(u.news)
 	first := adapter.StampOf(u.news[0].Event)
 	newest := slices.MaxFunc(u.news, func(a, b adapter.Decoded) int { return cmp.Compare(a.Version, b.Version) }).Version
@@ -111,18 +107,22 @@ func (p *Projection) fold(ctx context.Context, u *user, upTo eventstore.Position
 	if !contiguous || !u.state.Follows(u.news[0].Event) {
 		var err error
 		if events, err = p.read(ctx, u.stream, upTo); err != nil {
-			return nil, err
+			return err
 		}
 		u.state = adapter.User{}
 	}
-	var entries []adapter.AuditEntry
 	for _, e := range events {
-		a, ok := u.state.ApplyAudited(e)
-		if ok && adapter.StampOf(e.Event).Compare(first) >= 0 {
-			entries = append(entries, a)
+		a, tells := u.state.ApplyAudited(e)
+		switch {
+		case adapter.StampOf(e.Event).Compare(first) < 0:
+		case tells:
+			f.entries[eventRow(e.ID)] = a
+		default:
+			// What a read found may be what a late event tells.
+			f.remove(eventRow(e.ID))
 		}
 	}
-	return entries, nil
+	return nil
 }
 
 // read reads a user's stream up to a position, in the order of the fold.
