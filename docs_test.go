@@ -3,12 +3,14 @@
 package keytrail_test
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"path"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,6 +21,8 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/config"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/internal/seal"
 )
 
 func read(t *testing.T, name string) string {
@@ -167,4 +171,102 @@ func TestEveryLinkInTheDocumentsLeadsSomewhere(t *testing.T) {
 		return nil
 	}))
 	require.NotZero(t, links, "no links read: the test would pass whatever they say")
+}
+
+// section is a part of a Markdown document: a heading and what stands below it.
+type section struct{ title, text string }
+
+// sections cuts a text at its headings of one level; what stands before the first is
+// left out.
+func sections(text, mark string) []section {
+	var found []section
+	for _, part := range strings.Split("\n"+text, "\n"+mark+" ")[1:] {
+		title, rest, _ := strings.Cut(part, "\n")
+		found = append(found, section{title, rest})
+	}
+	return found
+}
+
+var example = regexp.MustCompile("(?ms)^```json\n(.*?)^```$")
+
+// members are the JSON names of a struct's fields.
+func members(of reflect.Type) []string {
+	var names []string
+	for field := range of.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if field.Anonymous && name == "" {
+			names = append(names, members(field.Type)...)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// payloadOf makes an empty payload of an event's type, as the codec does.
+func payloadOf(t *testing.T, eventType string) adapter.Payload {
+	t.Helper()
+	e := eventstore.Event{Type: eventType, Data: json.RawMessage(`{}`), Metadata: json.RawMessage(`{}`)}
+	d, err := adapter.NewCodec(seal.Plain{}).Decode(t.Context(), e)
+	require.NoError(t, err)
+	require.NotNil(t, d.Payload, "%s is no event", eventType)
+	return d.Payload
+}
+
+// decodesWhole sees that a JSON text has no member that the Go value lacks, and that
+// the value is printed as that text again.
+func decodesWhole(t *testing.T, text string, into any) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(into), text)
+	again, err := json.Marshal(into)
+	require.NoError(t, err)
+	require.JSONEq(t, text, string(again), "the program would print this otherwise")
+}
+
+// explains sees that a text names every field of a struct, outside its examples.
+func explains(t *testing.T, title, text string, of reflect.Type) {
+	t.Helper()
+	prose := example.ReplaceAllString(text, "")
+	for _, name := range members(of) {
+		if !strings.Contains(prose, "`"+name+"`") {
+			t.Errorf("docs/events.md does not explain the field %s of %s", name, title)
+		}
+	}
+}
+
+// Every example in the catalogue of events is one that the program can have printed,
+// and every field of an event is named there: in its own section, or in the
+// introduction of its stream.
+func TestTheCatalogueDescribesEventsAsTheyAre(t *testing.T) {
+	t.Parallel()
+	described := 0
+	for _, stream := range sections(read(t, "docs/events.md"), "##") {
+		introduction, _, _ := strings.Cut(stream.text, "\n### ")
+		if stream.title == "The envelope" {
+			for _, found := range example.FindAllStringSubmatch(stream.text, -1) {
+				var head struct {
+					EventType string `json:"event_type"`
+				}
+				require.NoError(t, json.Unmarshal([]byte(found[1]), &head))
+				decodesWhole(t, found[1], &adapter.View{Data: payloadOf(t, head.EventType)})
+			}
+			explains(t, stream.title, introduction, reflect.TypeFor[adapter.View]())
+			explains(t, stream.title, introduction, reflect.TypeFor[adapter.Metadata]())
+			continue
+		}
+		for _, event := range sections(stream.text, "###") {
+			described++
+			examples := example.FindAllStringSubmatch(event.text, -1)
+			if len(examples) == 0 {
+				require.Contains(t, event.text, "](#the-envelope)", "%s has no example", event.title)
+			}
+			for _, found := range examples {
+				decodesWhole(t, found[1], payloadOf(t, event.title))
+			}
+			explains(t, event.title, introduction+event.text, reflect.TypeOf(payloadOf(t, event.title)).Elem())
+		}
+	}
+	require.Equal(t, len(constants(t, "adapter", "Type")), described)
 }
