@@ -141,6 +141,30 @@ func exchanging(t *testing.T, code int, header, body string) (*admin.Client, *ex
 	return newClient(t, s.URL+"/auth/"), &seen
 }
 
+func TestTheIDOfACreatedUser(t *testing.T) {
+	t.Parallel()
+	name := "bob"
+	for location, want := range map[string]string{
+		"http://id.example.com/admin/realms/acme/users/6a91":              "6a91",
+		"http://id.example.com/admin/realms/users/users/6a91":             "6a91", // a realm called users
+		"http://id.example.com/users/admin/realms/users/users/6a91":       "6a91", // below such a context path too
+		"/admin/realms/a%2Fusers%2Fb/users/f:1-2:jo%2Fe+%2525":            "f:1-2:jo/e+%25",
+		"http://id.example.com/admin/realms/acme/users/6a91?session=1#at": "6a91",
+
+		"": "", "http://id.example.com/admin/realms/acme": "", "http://id.example.com/admin/realms/acme/users/": "", "/users/%zz": "", "%": "",
+	} {
+		client, _ := exchanging(t, 201, location, "")
+		id, err := client.CreateUser(testContext(t), "acme", admin.UserBody{Username: &name})
+		if want == "" {
+			var undecoded *admin.DecodeError
+			require.ErrorAs(t, err, &undecoded, location)
+			continue
+		}
+		require.NoError(t, err, location)
+		require.Equal(t, want, id, location)
+	}
+}
+
 func TestWriteUser(t *testing.T) {
 	t.Parallel()
 	name, email, yes := "bob", "", true

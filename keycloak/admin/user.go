@@ -167,14 +167,32 @@ func (c *Client) CreateUser(ctx context.Context, realm string, body UserBody) (i
 	if err != nil {
 		return "", err
 	}
-	_, escaped, ok := strings.Cut(answer.header.Get("Location"), "/users/")
-	if ok {
-		id, err = url.PathUnescape(escaped)
-	}
-	if !ok || err != nil || id == "" {
+	id = createdID(answer.header.Get("Location"))
+	if id == "" {
 		return "", &DecodeError{Op: r.op(), Status: answer.status, Err: errors.New("no user id in the Location header")}
 	}
 	return id, nil
+}
+
+// createdID is the user id in the Location of a created user, whose path ends in
+// /admin/realms/{realm}/users/{id}; "" where there is none. The last /users/ counts: a
+// realm or a part of the context path may be called users as well.
+func createdID(location string) string {
+	u, err := url.Parse(location)
+	if err != nil {
+		return ""
+	}
+	const before = "/users/"
+	path := u.EscapedPath()
+	i := strings.LastIndex(path, before)
+	if i < 0 {
+		return ""
+	}
+	id, err := url.PathUnescape(path[i+len(before):])
+	if err != nil {
+		return ""
+	}
+	return id
 }
 
 // UpdateUser writes a user; see UserBody for what is kept and what is cleared.
