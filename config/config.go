@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -419,20 +420,29 @@ func (l *loader) rules(withoutClient bool) {
 	l.exposure()
 }
 
-// exposure refuses to listen where others can reach us without both secrets.
+// exposure refuses to serve others without both secrets: those who reach the address
+// that it listens at and those who come by a proxy on this machine, whose requests look
+// like this machine's own. A public URL elsewhere says that there is one.
 func (l *loader) exposure() {
 	c := l.config
-	if l.bad["listen"] || isLoopback(c.Listen) {
+	var reach, try string
+	switch {
+	case !l.bad["listen"] && !isLoopback(c.Listen):
+		reach, try = "others can reach "+c.Listen+" ("+c.Origin("listen")+")", "listen on 127.0.0.1"
+	case !l.bad["public_url"] && !isLoopbackURL(c.PublicURL) && c.Origin("public_url") != "default":
+		reach, try = "others reach keytrail at "+c.PublicURL+" ("+c.Origin("public_url")+")", "leave public_url out where keytrail serves only this machine"
+	default:
 		return
 	}
-	reach := "is missing, and others can reach " + c.Listen + " (" + c.Origin("listen") + ")"
-	const try = ", or listen on 127.0.0.1"
+	needed := func(path string) {
+		l.fault(Fault{Path: path, Problem: "is missing, and " + reach, Try: "set " + l.howTo(path) + ", or " + try})
+	}
 	source := c.Sources[slices.IndexFunc(c.Sources, isBuiltIn)]
 	if !l.bad["webhook.secret"] && !l.bad["sources."+builtIn] && !source.Secret.IsSet() {
-		l.fault(Fault{Path: "webhook.secret", Problem: reach, Try: "set " + l.howTo("webhook.secret") + try})
+		needed("webhook.secret")
 	}
 	if !l.bad["api.token"] && !c.API.Token.IsSet() {
-		l.fault(Fault{Path: "api.token", Problem: reach, Try: "set " + l.howTo("api.token") + try})
+		needed("api.token")
 	}
 }
 
@@ -458,6 +468,12 @@ func isLoopback(addr string) bool {
 		return strings.EqualFold(host, "localhost")
 	}
 	return ip.Unmap().IsLoopback()
+}
+
+// isLoopbackURL is isLoopback for the host of a URL.
+func isLoopbackURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && isLoopback(net.JoinHostPort(u.Hostname(), "0"))
 }
 
 func at(file string, line int) string { return fmt.Sprintf("%s:%d", filepath.ToSlash(file), line) }

@@ -26,12 +26,19 @@ func loopbackTrust(r *http.Request) string {
 	if !loopbackHost(r.Host) {
 		return "the request's Host is not a loopback name"
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For"} {
+	for _, name := range forwarding {
 		if _, ok := r.Header[name]; ok {
 			return "the request was forwarded by a proxy (" + name + ")"
 		}
 	}
 	return ""
+}
+
+// forwarding are the headers by which proxies say that they are there. One that says
+// nothing and asks under a loopback name looks like this machine: for its sake the
+// configuration demands both secrets where the public URL is not this machine's.
+var forwarding = []string{
+	"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Real-Ip",
 }
 
 // remoteIP is the address of the connection's other end, zero where it is unknown.

@@ -32,6 +32,12 @@ func TestLoopbackTrust(t *testing.T) {
 		"all interfaces":             {local(func(r *http.Request) { r.Host = "0.0.0.0:8085" }), false},
 		"forwarded":                  {local(func(r *http.Request) { r.Header.Set("Forwarded", "for=192.0.2.1") }), false},
 		"forwarded, the old way":     {local(func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") }), false},
+		"the client's address":       {local(func(r *http.Request) { r.Header.Set("X-Real-IP", "192.0.2.1") }), false},
+		"the host asked for":         {local(func(r *http.Request) { r.Header.Set("X-Forwarded-Host", "keytrail.example.com") }), false},
+		"the scheme asked for":       {local(func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") }), false},
+		"the port asked for":         {local(func(r *http.Request) { r.Header.Set("X-Forwarded-Port", "443") }), false},
+		"the server asked":           {local(func(r *http.Request) { r.Header.Set("X-Forwarded-Server", "edge") }), false},
+		"by way of a proxy":          {local(func(r *http.Request) { r.Header.Set("Via", "1.1 edge") }), false},
 		"forwarded for nobody":       {local(func(r *http.Request) { r.Header.Set("X-Forwarded-For", "") }), false},
 	}
 	b := newBundle(t)
