@@ -51,7 +51,7 @@ func (*Interpreter) Name() string { return consumer }
 
 // Types are the event types that it reads.
 func (*Interpreter) Types() []string {
-	return []string{adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived}
+	return []string{adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived, adapter.TypeDeliveryConfirmed}
 }
 
 // Category is the streams' that it reads.
@@ -65,9 +65,13 @@ func (i *Interpreter) Handle(ctx context.Context, batch []adapter.Decoded) error
 	if err := i.learnParked(ctx); err != nil {
 		return err
 	}
-	for _, d := range batch {
-		if err := i.handle(ctx, d); err != nil {
-			return fmt.Errorf("interpreting delivery %s: %w", d.ID, err)
+	for _, e := range batch {
+		d, readable, err := i.delivery(ctx, e)
+		if err == nil && readable {
+			err = i.handle(ctx, d)
+		}
+		if err != nil {
+			return fmt.Errorf("interpreting delivery %s: %w", e.ID, err)
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func (i *Interpreter) learnParked(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reading which deliveries are parked: %w", err)
 		}
-		events, err := i.Codec.ReadStream(ctx, i.Store, e.Stream)
+		events, err := i.readDelivery(ctx, e.Stream)
 		if err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (i *Interpreter) learnParked(ctx context.Context) error {
 
 // park records that a delivery is parked.
 func (i *Interpreter) park(ctx context.Context, d adapter.Decoded, why *adapter.DeliveryParked) error {
-	events, err := i.Codec.ReadStream(ctx, i.Store, d.Stream)
+	events, err := i.readDelivery(ctx, d.Stream)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (i *Interpreter) Retry(ctx context.Context, deliveryID uuid.UUID) (released
 	if err != nil {
 		return 0, err
 	}
-	events, err := i.Codec.ReadStream(ctx, i.Store, stream)
+	events, err := i.readDelivery(ctx, stream)
 	if err != nil {
 		return 0, err
 	}
@@ -163,7 +163,7 @@ func (i *Interpreter) Retry(ctx context.Context, deliveryID uuid.UUID) (released
 		if !waits {
 			return released, nil
 		}
-		if events, err = i.Codec.ReadStream(ctx, i.Store, next.Stream); err != nil {
+		if events, err = i.readDelivery(ctx, next.Stream); err != nil {
 			return released, err
 		}
 		// One that failed by itself is for a person to retry, and those behind it wait on.
