@@ -9,7 +9,7 @@
 //	/webhooks/{source}   a signature; without a secret, loopback trust
 //	/api/v1/…            the bearer token; without a token, loopback trust
 //	/metrics             loopback trust or the bearer token
-//	/healthz, /readyz    anybody: they tell nothing that is personal or secret
+//	/healthz, /readyz    anybody; the details of /readyz as /metrics
 //
 // Loopback trust means that the request comes from a loopback address, names a
 // loopback host and was not forwarded by a proxy, see trust.go. Requests that a

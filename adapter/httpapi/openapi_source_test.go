@@ -340,6 +340,7 @@ func operations() []operation {
 		},
 		{
 			method: http.MethodGet, path: "/readyz", id: "ready", tag: "operations", summary: "Say whether keytrail can serve, and what is in the way",
+			description: "Anybody may ask; the details are for those with the token and for this machine.",
 			answers: []described{
 				answers(http.StatusOK, "Ready.", typeOf[readiness]()),
 				answers(http.StatusServiceUnavailable, "Not ready, with the reasons.", typeOf[readiness]()),

@@ -136,6 +136,37 @@ func TestHealthAndReadiness(t *testing.T) {
 	require.JSONEq(t, `{"status":"not_ready","checks":[{"name":"store","ok":true,"detail":""},{"name":"projections","ok":false,"detail":"users is 7 events behind"}]}`, string(got.body))
 }
 
+// Errors of the database and of projections name hosts, roles, users and events.
+func TestReadinessTellsStrangersNoDetails(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, func(c *Config) {
+		c.Token = "api-token-canary"
+		c.Ready = func(context.Context) []Check {
+			return []Check{
+				{Name: "store", OK: true, Detail: "reachable at db.inside"},
+				{Name: "projection users", Detail: "failing, 3 events behind: event 0199d2f0 of user ada: poison"},
+			}
+		}
+	})
+	ask := func(remote string, headers ...string) reply {
+		r := newRequest(t, http.MethodGet, "/readyz", "", headers...)
+		r.RemoteAddr = remote
+		got := b.send(r)
+		require.Equal(t, http.StatusServiceUnavailable, got.status)
+		return got
+	}
+	for _, stranger := range []reply{
+		ask("192.0.2.1:1"), ask("192.0.2.1:1", "Authorization", "Bearer wrong"), ask("127.0.0.1:1", "X-Forwarded-For", "192.0.2.1"),
+	} {
+		require.JSONEq(t, `{"status":"not_ready","checks":[{"name":"store","ok":true,"detail":"fine"},{"name":"projection users","ok":false,
+			"detail":"not fine: the log says why, and so does this address with the bearer token or on the machine itself"}]}`, string(stranger.body))
+	}
+	for _, trusted := range []reply{ask("127.0.0.1:1"), ask("192.0.2.1:1", "Authorization", "Bearer api-token-canary")} {
+		require.Contains(t, string(trusted.body), "3 events behind: event 0199d2f0")
+	}
+	require.Contains(t, b.logs.String(), "3 events behind: event 0199d2f0", "what strangers are told to look into")
+}
+
 func TestPanicsAreAnsweredAndLogged(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t, func(c *Config) {
