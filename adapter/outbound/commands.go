@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,6 +44,8 @@ type Keycloak interface {
 	RemoveRoles(ctx context.Context, realm, id, client string, roles []admin.RoleBody) error
 
 	UserRoles(ctx context.Context, realm, id string) (keycloak.RoleMappings, error)
+	UserOrganizations(ctx context.Context, realm, id string) ([]keycloak.Organization, error)
+	Clients(ctx context.Context, realm string, first, limit int) ([]keycloak.Client, error)
 
 	Group(ctx context.Context, realm, group string) (keycloak.Group, error)
 	UserGroups(ctx context.Context, realm, id string) ([]keycloak.Group, error)
@@ -374,26 +375,29 @@ func (c *Commands) finish(ctx context.Context, rec *recording, userID string, ca
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	for {
-		pending, last := slices.Clone(rec.pending), rec.last
+		last := rec.last
 		out, err := c.conclude(ctx, rec, userID, cause, success)
-		if !errors.Is(err, errProved) {
+		if !errors.Is(err, errMoved) {
 			return out, err
 		}
-		// The verdict that nobody knows came too late: judge again.
-		rec.pending, rec.last = pending, last
+		// Whoever wrote meanwhile may have known more: judge again.
+		rec.retract(last)
 	}
 }
 
+// conclude adds a verdict, and commits it. The error is errMoved, and nothing is
+// recorded, where it was passed on too old a knowledge of the call.
 func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
 	v := judge(rec, cause)
-	if v.status == adapter.CallUnknown {
-		// The echo may have come before the answer was given up.
-		if err := rec.catchUp(ctx); err == nil && rec.proved {
+	resolvedBy := ""
+	if rec.proved {
+		userID = cmp.Or(userID, rec.provedUser)
+		// As for an echo that comes later: a refusal is taken back only for a stamp.
+		if v.status == adapter.CallUnknown || (v.status == adapter.CallFailed && rec.provedByStamp) {
 			v = verdict{status: adapter.CallSucceeded, code: v.code, note: "the answer was lost; Keycloak's own event proves that it was done"}
-			userID = cmp.Or(userID, rec.provedUser)
+			resolvedBy = "echo"
 		}
 	}
-	rec.unsure = v.status == adapter.CallUnknown
 	now := c.Clock()
 	took := milliseconds(now.Sub(rec.started))
 	out := rec.outcome(v.status, userID)
@@ -404,12 +408,11 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 	case adapter.CallUnknown:
 		rec.add(&adapter.ApiCallOutcomeUnknown{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, CallError: v.why}, now)
 	default:
-		done := &adapter.ApiCallSucceeded{CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, Note: v.note}
+		done := &adapter.ApiCallSucceeded{
+			CallID: rec.callID, StatusCode: v.code, Attempts: len(rec.attempts), DurationMS: took, Note: v.note, ResolvedBy: resolvedBy,
+		}
 		if rec.template == usersTemplate {
 			done.UserID = userID
-		}
-		if rec.proved && cause != nil {
-			done.ResolvedBy = "echo"
 		}
 		succeeded := rec.add(done, now)
 		if userID != "" {
@@ -420,7 +423,7 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 			others = append(others, onUser)
 		}
 	}
-	if err := c.commit(ctx, rec, others); err != nil {
+	if err := c.commitAt(ctx, rec, others); err != nil {
 		return out, err
 	}
 	c.observe(rec, v.status)
@@ -459,13 +462,24 @@ func (c *Commands) userEvent(ctx context.Context, rec *recording, userID string,
 // then; a caller who has gone away is no reason to lose its outcome.
 const commitTimeout = 30 * time.Second
 
+// commit commits what is pending whatever others have written to the call's stream.
 func (c *Commands) commit(ctx context.Context, rec *recording, others []eventstore.StreamAppend) error {
+	for {
+		if err := c.commitAt(ctx, rec, others); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+}
+
+// commitAt commits what is pending; the error is errMoved where others have written to
+// the call's stream.
+func (c *Commands) commitAt(ctx context.Context, rec *recording, others []eventstore.StreamAppend) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	wait := 50 * time.Millisecond
 	for {
 		err := rec.flush(ctx, others)
-		if errors.Is(err, errProved) {
+		if errors.Is(err, errMoved) {
 			return err
 		}
 		if err == nil || !errors.Is(err, eventstore.ErrUnavailable) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/keycloak"
 	"github.com/keytrail/keytrail/keycloak/admin"
 )
@@ -135,6 +136,8 @@ func explain(err error) adapter.CallError {
 		return adapter.CallError{Code: code, Message: "Keycloak could not be reached: " + transportWords(transport)}
 	case answered:
 		return said(explainAnswer(answer))
+	case errors.Is(err, eventstore.ErrUnavailable):
+		return adapter.CallError{Code: adapter.CodeStoreUnavailable, Message: "the attempt before could not be recorded, so nothing more was sent"}
 	case errors.As(err, &decode):
 		return adapter.CallError{Code: adapter.CodeKeycloakUnavailable, Message: "Keycloak's answer could not be read: " + decode.Error()}
 	default:

@@ -1,10 +1,12 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,10 +131,12 @@ type recording struct {
 	last uuid.UUID
 	// proved is true once Keycloak's own event has shown that the call was done, to the
 	// user with the id provedUser.
-	proved     bool
-	provedUser string
-	// unsure is true while the verdict that is pending is that nobody knows.
-	unsure bool
+	proved        bool
+	provedUser    string
+	provedByStamp bool
+	// tried is an append of which it is not known whether it is recorded, nil for none.
+	// Its events are pending still.
+	tried *trial
 }
 
 func (r *recording) beforeAttempt(ctx context.Context) error {
@@ -143,7 +147,12 @@ func (r *recording) beforeAttempt(ctx context.Context) error {
 	if r.reading || (len(r.pending) == 0 && r.fault == nil) || (len(r.attempts) == 0 && r.stamped) {
 		return nil
 	}
-	return r.flush(ctx, nil)
+	for {
+		// Each conflict is an event more on a stream that ends.
+		if err := r.flush(ctx, nil); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
 }
 
 // read makes one read of the state that the command's rule is judged on, and records
@@ -204,38 +213,79 @@ func (r *recording) add(p adapter.Payload, at time.Time) uuid.UUID {
 	return e.ID
 }
 
-// flush commits what is pending, with the appends to other streams that belong to
-// it. An echo may have been recorded on the call's stream meanwhile; that is the one
-// event that others write there while a call is open.
+// trial is an append that was sent to the store.
+type trial struct {
+	appends []eventstore.StreamAppend
+	// events is how many of what is pending are in it, and version that of the call's
+	// stream before it.
+	events  int
+	version eventstore.Version
+}
+
+// flush commits what is pending, with the appends to other streams that belong to it.
+//
+// An append whose answer did not come may be recorded nevertheless. It is repeated as
+// it was before anything is added, since the store takes only the very same append for
+// the same one.
+//
+// The error is errMoved where somebody else has written to the call's stream meanwhile:
+// what they wrote is read, nothing of this append is recorded, and whoever added a
+// verdict has to judge again.
 func (r *recording) flush(ctx context.Context, others []eventstore.StreamAppend) error {
 	if r.fault != nil {
 		return fmt.Errorf("recording call %s: %w", r.callID, r.fault)
 	}
-	for {
-		appends := append([]eventstore.StreamAppend{{
-			Stream: r.stream, Expected: eventstore.ExpectVersion(r.version), Events: r.pending,
-		}}, others...)
-		_, err := r.commands.Store.Append(ctx, appends...)
-		if err == nil {
-			r.version += eventstore.Version(len(r.pending))
-			r.pending = nil
-			return nil
+	if r.tried != nil {
+		if err := r.try(ctx); err != nil {
+			return err
 		}
-		var conflict *eventstore.ConflictError
-		if !errors.As(err, &conflict) || conflict.Stream != r.stream {
-			return fmt.Errorf("recording call %s: %w", r.callID, err)
-		}
+	}
+	if len(r.pending) == 0 {
+		return nil
+	}
+	r.tried = &trial{events: len(r.pending), version: r.version, appends: append([]eventstore.StreamAppend{{
+		Stream: r.stream, Expected: eventstore.ExpectVersion(r.version), Events: r.pending,
+	}}, others...)}
+	return r.try(ctx)
+}
+
+// try sends the append that was tried last, for the first time or again.
+func (r *recording) try(ctx context.Context) error {
+	_, err := r.commands.Store.Append(ctx, r.tried.appends...)
+	var conflict *eventstore.ConflictError
+	switch {
+	case err == nil:
+		r.version = max(r.version, r.tried.version+eventstore.Version(r.tried.events))
+		r.pending = slices.Clone(r.pending[r.tried.events:])
+		r.tried = nil
+		return nil
+	case errors.As(err, &conflict) && conflict.Stream == r.stream:
+		r.tried = nil
 		if err := r.catchUp(ctx); err != nil {
 			return err
 		}
-		if r.unsure && r.proved {
-			return errProved
-		}
+		return errMoved
+	default:
+		return fmt.Errorf("recording call %s: %w", r.callID, err)
 	}
 }
 
-// errProved says that the echo came before the verdict that nobody knows.
-var errProved = errors.New("the echo was faster than the verdict")
+// matchedByStamp is how the interpreter says that an echo carried the call's stamp.
+const matchedByStamp = "stamp"
+
+// errMoved says that somebody else has written to the call's stream.
+var errMoved = errors.New("the call's stream was written to meanwhile")
+
+// retract takes the verdict back that was added after the event last and is not
+// recorded.
+func (r *recording) retract(last uuid.UUID) {
+	if r.last == last {
+		return
+	}
+	verdict := r.last
+	r.pending = slices.DeleteFunc(slices.Clone(r.pending), func(e eventstore.NewEvent) bool { return e.ID == verdict })
+	r.last = last
+}
 
 // catchUp reads what others have appended to the call's stream.
 func (r *recording) catchUp(ctx context.Context) error {
@@ -253,7 +303,8 @@ func (r *recording) catchUp(ctx context.Context) error {
 		}
 		r.proved = true
 		if p, ok := echo.Payload.(*adapter.ApiCallEchoed); ok {
-			r.provedUser = p.UserID
+			r.provedUser = cmp.Or(p.UserID, r.provedUser)
+			r.provedByStamp = r.provedByStamp || p.MatchedBy == matchedByStamp
 		}
 	}
 	return nil
