@@ -100,6 +100,9 @@ type DriftDetected struct {
 	Phase     DriftPhase        `json:"phase"`
 	Situation Situation         `json:"situation"`
 	Fields    []FieldDifference `json:"fields,omitempty" seal:"profile"`
+	// CallID is keytrail's newest write to the user whose outcome never became known, if
+	// there is one: it may have caused the difference.
+	CallID *uuid.UUID `json:"call_id,omitempty"`
 }
 
 // ReconciliationCompleted records that a run compared every user of the realm, or, of

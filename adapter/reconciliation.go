@@ -68,6 +68,9 @@ type Finding struct {
 	Situation Situation `json:"situation"`
 	// Fields is never null.
 	Fields []FieldDifference `json:"fields"`
+	// CallID is keytrail's newest write to the user whose outcome never became known, if
+	// there is one: it may have caused the difference.
+	CallID *uuid.UUID `json:"call_id,omitempty"`
 	// Since is when the difference was first seen in this form, and RunID the run that
 	// saw it.
 	Since time.Time `json:"since"`
@@ -132,7 +135,7 @@ func FindingOf(e Decoded, p *DriftDetected) Finding {
 		fields = []FieldDifference{}
 	}
 	return Finding{
-		UserID: p.UserID, Username: p.Username, Situation: p.Situation, Fields: fields,
+		UserID: p.UserID, Username: p.Username, Situation: p.Situation, Fields: fields, CallID: p.CallID,
 		Since: e.OccurredAt, RunID: p.RunID,
 	}
 }

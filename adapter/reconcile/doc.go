@@ -14,9 +14,10 @@
 //     memberships that fails, or may not be read, leaves out its field: the run says so,
 //     and a drift in that field stands.
 //  4. It judges. Every suspect is read again, alone, and its stream is folded anew.
-//     Only what still differs, is older than the settle time and has no call under
-//     way is drift. A believed user is missing only once Keycloak has answered
-//     "User not found" for that very user.
+//     Only what still differs, is older than the settle time and has no write of ours
+//     under way is drift. A write whose outcome is still unknown once it can no longer be
+//     under way explains nothing: the finding names it. A believed user is missing only
+//     once Keycloak has answered "User not found" for that very user.
 //  5. It records: DriftDetected where a drift appears, changes or ends (a known one
 //     is only counted), then ReconciliationCompleted, or ReconciliationAborted.
 //

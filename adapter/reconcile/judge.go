@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/keycloak"
 )
@@ -21,24 +23,61 @@ func (n *run) readUser(ctx context.Context, id string) (keycloak.User, error) {
 	return n.Live.User(ctx, n.realm, id)
 }
 
-func (n *run) callOpen(ctx context.Context, id string) (bool, error) {
-	open, err := n.Calls.Open(ctx, n.realm, id)
-	if err != nil {
-		return false, fmt.Errorf("looking for calls on user %s: %w", id, err)
-	}
-	return len(open) > 0, nil
+// maxCallTime is how long a call is under way at the most: four reads and a write, with
+// five attempts each of 30 s and up to 5 s between two of them, and 30 s until the outcome
+// is recorded. One that is older was lost with its process, or its answer was, and nothing
+// more will come of it that could explain a difference.
+const maxCallTime = 15 * time.Minute
+
+// writes are keytrail's own writes to one user of which no outcome is known.
+type writes struct {
+	// inFlight is true where one may be under way, or its event on its way here.
+	inFlight bool
+	// lost is the newest of those that are too old for that, nil where there is none.
+	lost *uuid.UUID
 }
 
-// creating reports whether keytrail itself is creating a user of this name: until the
-// answer comes the call does not know the user's id.
-func (n *run) creating(ctx context.Context, username string) (bool, error) {
-	open, err := n.Calls.Open(ctx, n.realm, "")
+// writesTo looks for writes to a user. Until the answer comes, or the user has been read,
+// a creation and a command that names the user do not know its id: those are found by
+// the names.
+func (n *run) writesTo(ctx context.Context, id string, names ...string) (writes, error) {
+	open, err := n.Calls.Open(ctx, n.realm, id)
 	if err != nil {
-		return false, fmt.Errorf("looking for calls on realm %s: %w", n.realm, err)
+		return writes{}, fmt.Errorf("looking for calls on user %s: %w", id, err)
 	}
-	return slices.ContainsFunc(open, func(c adapter.Call) bool {
-		return c.UserID == "" && strings.EqualFold(c.Username, username)
-	}), nil
+	if len(names) > 0 {
+		unidentified, err := n.Calls.Open(ctx, n.realm, "")
+		if err != nil {
+			return writes{}, fmt.Errorf("looking for calls on realm %s: %w", n.realm, err)
+		}
+		for _, c := range unidentified {
+			if c.Username != "" && slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(c.Username, name) }) {
+				open = append(open, c)
+			}
+		}
+	}
+	var w writes
+	var newest time.Time
+	for _, c := range open {
+		switch {
+		case isYoung(lastSeen(c), n.Clock(), max(n.Settle, maxCallTime)):
+			w.inFlight = true
+		case w.lost == nil || c.RequestedAt.After(newest):
+			w.lost, newest = &c.CallID, c.RequestedAt
+		}
+	}
+	return w, nil
+}
+
+// lastSeen is the last sign of life of a call whose outcome is not known.
+func lastSeen(c adapter.Call) time.Time {
+	at := c.RequestedAt
+	for _, a := range c.Attempts {
+		if end := a.StartedAt.Add(time.Duration(a.DurationMS * float64(time.Millisecond))); end.After(at) {
+			at = end
+		}
+	}
+	return at
 }
 
 // belief is what is believed of one user, folded from the log, beside the
@@ -118,11 +157,11 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	if _, done := n.judged[id]; done {
 		return nil
 	}
-	open, err := n.callOpen(ctx, id)
+	own, err := n.writesTo(ctx, id)
 	if err != nil {
 		return err
 	}
-	if open {
+	if own.inFlight {
 		return n.inFlight(ctx, id)
 	}
 	readAt := n.Clock()
@@ -144,7 +183,7 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 		}
 	}
 	// A call that was opened meanwhile may have changed the user before the read.
-	if open, err = n.callOpen(ctx, id); err != nil {
+	if own, err = n.writesTo(ctx, id, live.Username, b.user.Username); err != nil {
 		return err
 	}
 	n.judged[id] = struct{}{}
@@ -152,9 +191,9 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	if username == "" {
 		username = b.user.Username
 	}
-	f := adapter.Finding{UserID: id, Username: username}
+	f := adapter.Finding{UserID: id, Username: username, CallID: own.lost}
 	switch {
-	case open:
+	case own.inFlight:
 		f.Situation = adapter.SituationInFlight
 		n.postpone(f)
 		return nil
@@ -210,15 +249,6 @@ func (n *run) judgeUnexpected(ctx context.Context, f adapter.Finding, b belief, 
 	switch {
 	case !b.known:
 		if at := createdAt(live); at != nil && isYoung(*at, now, n.Settle) {
-			n.postpone(f)
-			return nil
-		}
-		ours, err := n.creating(ctx, live.Username)
-		if err != nil {
-			return err
-		}
-		if ours {
-			f.Situation = adapter.SituationInFlight
 			n.postpone(f)
 			return nil
 		}
@@ -324,7 +354,8 @@ func (n *run) judgeRow(ctx context.Context, f adapter.Finding, b belief) error {
 		n.endDrift(f.UserID)
 		return nil
 	}
-	f.Situation, f.Fields = adapter.SituationStaleProjection, nil
+	// Between the log and a row of ours no call comes in.
+	f.Situation, f.Fields, f.CallID = adapter.SituationStaleProjection, nil, nil
 	for _, change := range changes {
 		d, err := fieldDifference(change.Field, change.Old, change.New, b.user.Origins[change.Field])
 		if err != nil {

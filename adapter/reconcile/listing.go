@@ -298,11 +298,11 @@ func (n *run) compareListed(ctx context.Context, live keycloak.User, believed ad
 		}
 	}
 	if adopt := n.adoptable(believed, c); len(adopt) > 0 {
-		open, err := n.callOpen(ctx, live.ID)
+		own, err := n.writesTo(ctx, live.ID, live.Username, believed.Username)
 		if err != nil {
 			return err
 		}
-		if !open {
+		if !own.inFlight {
 			if err := n.adoptFields(ctx, live, profileOf(live, false), t, adopt, readAt, !stands && believed.Unread != nil); err != nil {
 				return err
 			}

@@ -151,7 +151,7 @@ func TestMembershipsSettleFirst(t *testing.T) {
 		require.Equal(t, []string{adapter.FieldGroups}, fieldsOf(res.Pending[0]))
 		w.clock.advance(time.Hour)
 		require.Equal(t, Drift, w.run().Verdict)
-		w.calls["u02"] = true
+		w.calls["u02"] = w.clock.Now()
 		res = w.run()
 		require.Equal(t, 1, res.FindingsTotal+res.Unsettled)
 	})

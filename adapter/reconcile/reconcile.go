@@ -40,9 +40,9 @@ type Believed interface {
 
 // Calls tells whether keytrail itself is writing to a user.
 type Calls interface {
-	// Open returns the calls on a user that are under way or have an unknown outcome;
-	// with an empty user id those on the whole realm, among them creations of users
-	// whose id is not known yet.
+	// Open returns the writes to a user that are under way or have an unknown outcome,
+	// however old; with an empty user id those to users whose id is not known yet: their
+	// creations, and commands that name them. Reads change nothing, and are left out.
 	Open(ctx context.Context, realm, userID string) ([]adapter.Call, error)
 }
 

@@ -287,7 +287,7 @@ func TestInFlight(t *testing.T) {
 	w.baselined(person("1", "ann"), person("2", "bob"))
 	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
 	w.keycloak.remove("2")
-	w.calls["1"], w.calls["2"] = true, true
+	w.calls["1"], w.calls["2"] = w.clock.Now(), w.clock.Now()
 	res := w.run()
 	require.Equal(t, InSync, res.Verdict)
 	require.Equal(t, 2, res.Unsettled)
@@ -298,7 +298,7 @@ func TestInFlight(t *testing.T) {
 	// A call that opens while the user is read explains the difference too.
 	delete(w.calls, "1")
 	delete(w.calls, "2")
-	w.keycloak.onUser = func(id string) { w.calls[id] = true }
+	w.keycloak.onUser = func(id string) { w.calls[id] = w.clock.Now() }
 	require.Equal(t, 2, w.run().Unsettled)
 	w.keycloak.onUser = nil
 	delete(w.calls, "1")
@@ -311,11 +311,70 @@ func TestUsersThatKeytrailIsCreatingAreInFlight(t *testing.T) {
 	w := newWorld(t)
 	w.baselined(person("1", "ann"))
 	w.keycloak.put(person("2", "bob"), person("3", "cleo"))
-	w.calls["create:Bob"] = true
+	w.calls["named:Bob"] = w.clock.Now()
 	res := w.run()
 	require.Len(t, res.Findings, 1)
 	require.Equal(t, "3", res.Findings[0].UserID)
 	require.Len(t, res.Pending, 1)
+	require.Equal(t, adapter.SituationInFlight, res.Pending[0].Situation)
+}
+
+func TestAWriteWhoseOutcomeNeverCameHidesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"), person("2", "bob"), person("3", "cleo"))
+	for _, lost := range []string{"1", "2", "named:dan"} {
+		w.calls[lost] = w.clock.Now()
+	}
+	w.clock.advance(maxCallTime - time.Minute)
+	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
+	w.keycloak.put(person("4", "dan"))
+	w.keycloak.remove("3")
+	res := w.run()
+	require.Equal(t, 2, res.Unsettled, "they may be under way")
+	require.Equal(t, map[adapter.Situation]int{adapter.SituationMissingLive: 1}, res.Counts)
+	require.Nil(t, res.Findings[0].CallID)
+
+	w.clock.advance(time.Minute)
+	res = w.run()
+	require.Equal(t, Drift, res.Verdict)
+	require.Zero(t, res.Unsettled)
+	require.Equal(t, map[adapter.Situation]int{
+		adapter.SituationChanged: 1, adapter.SituationMissingLive: 1, adapter.SituationUnexpectedLive: 1,
+	}, res.Counts)
+	require.Equal(t, callOf("1"), *res.Findings[0].CallID)
+	require.Equal(t, callOf("named:dan"), *res.Findings[2].CallID)
+	require.Equal(t, res.Findings, w.run().Findings, "read from the log as it was found")
+	require.Equal(t, 1, res.InSync, "bob is as believed, whatever became of the call")
+}
+
+func TestACallIsInFlightUntilItsLastAttemptHasSettled(t *testing.T) {
+	t.Parallel()
+	begun := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	call := adapter.Call{RequestedAt: begun}
+	require.Equal(t, begun, lastSeen(call))
+	call.Attempts = []adapter.CallAttempt{{StartedAt: begun.Add(time.Minute), DurationMS: 30_000}}
+	require.Equal(t, begun.Add(90*time.Second), lastSeen(call))
+
+	w := newWorld(t, func(c *Config) { c.Settle = time.Hour })
+	w.baselined(person("1", "ann"))
+	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
+	w.calls["1"] = w.clock.Now()
+	w.clock.advance(59 * time.Minute)
+	require.Equal(t, 1, w.run().Unsettled)
+	w.clock.advance(time.Minute)
+	require.Equal(t, Drift, w.run().Verdict)
+}
+
+// A command that names its user knows the id only once it has read the user.
+func TestCommandsThatNameTheUserAreInFlight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
+	w.calls["named:Ann"] = w.clock.Now()
+	res := w.run()
+	require.Equal(t, 1, res.Unsettled)
 	require.Equal(t, adapter.SituationInFlight, res.Pending[0].Situation)
 }
 
@@ -326,7 +385,7 @@ func TestOpenDriftOutlivesARunThatCannotJudgeIt(t *testing.T) {
 	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
 	require.Equal(t, Drift, w.run().Verdict)
 	w.keycloak.change("1", func(u *keycloak.User) { u.FirstName = ptr("Eve") })
-	w.calls["1"] = true
+	w.calls["1"] = w.clock.Now()
 	require.Equal(t, 1, w.run().Unsettled)
 	require.Equal(t, []adapter.DriftPhase{adapter.DriftAppeared}, w.phases("1"))
 }

@@ -132,7 +132,7 @@ func (n *run) drift(ctx context.Context, at time.Time, f adapter.Finding, phase 
 		ID: n.derived("drift", f.UserID), OccurredAt: at, Meta: n.meta(n.call.Actor),
 		Payload: &adapter.DriftDetected{
 			RunID: n.id, Realm: n.realm, UserID: f.UserID, Username: f.Username,
-			Phase: phase, Situation: f.Situation, Fields: f.Fields,
+			Phase: phase, Situation: f.Situation, Fields: f.Fields, CallID: f.CallID,
 		},
 	})
 	if len(n.drafts) < batch {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"golang.org/x/time/rate"
@@ -169,22 +170,28 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// openCalls has the users that a call is under way on.
-type openCalls map[string]bool
+// openCalls has the users that a call is open on, and since when.
+type openCalls map[string]time.Time
 
 func (c openCalls) Open(_ context.Context, realm, userID string) ([]adapter.Call, error) {
 	var calls []adapter.Call
-	for id, open := range c {
-		switch name, creation := strings.CutPrefix(id, "create:"); {
-		case !open:
-		case creation && userID == "":
-			calls = append(calls, adapter.Call{Realm: realm, Username: name})
-		case id == userID:
-			calls = append(calls, adapter.Call{Realm: realm, UserID: id})
+	for id, at := range c {
+		call := adapter.Call{CallID: callOf(id), Realm: realm, RequestedAt: at}
+		switch name, named := strings.CutPrefix(id, "named:"); {
+		case named && userID == "":
+			call.Username = name
+		case id == userID && !named:
+			call.UserID = id
+		default:
+			continue
 		}
+		calls = append(calls, call)
 	}
 	return calls, nil
 }
+
+// callOf is the id of the call on the user.
+func callOf(id string) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, []byte(id)) }
 
 // fakeKeycloak lists users by name, without service accounts, as Keycloak does.
 type fakeKeycloak struct {

@@ -70,6 +70,10 @@ func TestFoldsAndAnswers(t *testing.T) {
 			CallID: skipped, CallError: adapter.CallError{Code: adapter.CodeAlreadyDisabled, Message: "is disabled"},
 		}))
 		p.Append(t, adapter.CallStream(open), draft(8, requested(open, "")))
+		// A targeted read whose process died.
+		read := requested(eventstore.NewID(), "u3")
+		read.Command, read.Method = "user.read", "GET"
+		p.Append(t, adapter.CallStream(read.CallID), draft(8, read))
 		p.CatchUp(t, e)
 
 		c, ok, err := q.Get(t.Context(), failed)
@@ -86,10 +90,13 @@ func TestFoldsAndAnswers(t *testing.T) {
 
 		under, err := q.Open(t.Context(), "acme", "")
 		require.NoError(t, err)
-		require.Equal(t, []uuid.UUID{unknown, open}, idsOf(under))
+		require.Equal(t, []uuid.UUID{open}, idsOf(under))
 		under, err = q.Open(t.Context(), "acme", "u1")
 		require.NoError(t, err)
 		require.Equal(t, []uuid.UUID{unknown}, idsOf(under))
+		under, err = q.Open(t.Context(), "acme", "u3")
+		require.NoError(t, err)
+		require.Empty(t, under, "a read changes nothing")
 
 		var listed []uuid.UUID
 		for cursor := ""; ; {
@@ -100,7 +107,7 @@ func TestFoldsAndAnswers(t *testing.T) {
 				break
 			}
 		}
-		require.Equal(t, []uuid.UUID{open, skipped, unknown, failed}, listed)
+		require.Equal(t, []uuid.UUID{read.CallID, open, skipped, unknown, failed}, listed)
 		some, _, err := q.List(t.Context(), calls.Filter{
 			Statuses: []adapter.CallStatus{adapter.CallFailed, adapter.CallUnknown}, UserID: "u1",
 		}, 0, "")

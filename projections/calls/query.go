@@ -80,17 +80,13 @@ func (q *Queries) List(ctx context.Context, f Filter, limit int, cursor string) 
 	return calls, projections.Cursor(at, last.CallID.String()), nil
 }
 
-// Open returns the calls on a user whose outcome is still to come, the oldest first;
-// with an empty user id those on the whole realm, among them creations of users whose
-// id is not known yet.
+// Open returns the writes to a user whose outcome is still to come, the oldest first,
+// however old; with an empty user id those to users whose id is not known yet: their
+// creations, and commands that name them. Reads are left out: one that was cut short
+// says nothing about the user.
 func (q *Queries) Open(ctx context.Context, realm, userID string) ([]adapter.Call, error) {
-	where := ` WHERE realm = $1 AND status IN ('requested', 'unknown')`
-	args := []any{projections.CleanText(realm)}
-	if userID != "" {
-		where += ` AND user_id = $2`
-		args = append(args, projections.CleanText(userID))
-	}
-	return q.many(ctx, where+` ORDER BY requested_at, call_id`, args)
+	return q.many(ctx, ` WHERE realm = $1 AND user_id = $2 AND status IN ('requested', 'unknown') AND method <> 'GET'
+		ORDER BY requested_at, call_id`, []any{projections.CleanText(realm), projections.CleanText(userID)})
 }
 
 // Count is the number of calls that the filter selects.
