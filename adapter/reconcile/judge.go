@@ -150,9 +150,10 @@ func (n *run) judgeQueue(ctx context.Context, q *queue) error {
 	return n.flush(ctx)
 }
 
-// judge decides about one suspect: it is read again, alone, and what is believed of
-// it is folded again after that, so that belief is never older than the read.
-// shared are the values that another user has too.
+// judge decides about one suspect: it is read again, alone, then keytrail's own writes to
+// it are looked for, and what is believed of it is folded again after that. So belief is
+// never older than the read, and a write that was under way during the read is either
+// found or believed. shared are the values that another user has too.
 func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	if _, done := n.judged[id]; done {
 		return nil
@@ -178,12 +179,15 @@ func (n *run) judge(ctx context.Context, id string, shared []uniqueKey) error {
 	}
 	var t told
 	if readable && !gone && b.known && !b.user.Deleted {
-		if t, b, err = n.judgedMemberships(ctx, live, b, readAt); err != nil {
+		if t, err = n.judgedMemberships(ctx, live, b.user, readAt); err != nil {
 			return err
 		}
 	}
 	// A call that was opened meanwhile may have changed the user before the read.
 	if own, err = n.writesTo(ctx, id, live.Username, b.user.Username); err != nil {
+		return err
+	}
+	if b, err = n.believe(ctx, id); err != nil {
 		return err
 	}
 	n.judged[id] = struct{}{}

@@ -575,11 +575,10 @@ func (n *run) overlay(bySweep, fresh adapter.Memberships, readAt time.Time) told
 }
 
 // judgedMemberships is what is known of a suspect's memberships: where the sweep agrees
-// with belief, what it told; the other fields are read of this user alone, and what is
-// believed is folded again after that.
-func (n *run) judgedMemberships(ctx context.Context, live keycloak.User, b belief, readAt time.Time) (told, belief, error) {
+// with belief, what it told; the other fields are read of this user alone.
+func (n *run) judgedMemberships(ctx context.Context, live keycloak.User, believed adapter.User, readAt time.Time) (told, error) {
 	bySweep := n.toldBySweep(live)
-	c := CompareMemberships(b.user, n.withClientIDs(b.user, bySweep))
+	c := CompareMemberships(believed, n.withClientIDs(believed, bySweep))
 	var agreed []string
 	for _, field := range bySweep.Fields() {
 		is := func(d Difference) bool { return d.Field == field }
@@ -591,14 +590,10 @@ func (n *run) judgedMemberships(ctx context.Context, live keycloak.User, b belie
 		return n.memberships.ways[f] == unread || slices.Contains(agreed, f)
 	})
 	if len(fields) == 0 {
-		return n.overlay(bySweep, adapter.Memberships{}, readAt), b, nil
+		return n.overlay(bySweep, adapter.Memberships{}, readAt), nil
 	}
 	fresh, err := n.readMemberships(ctx, live.ID, fields)
-	if err != nil {
-		return told{}, b, err
-	}
-	b, err = n.believe(ctx, live.ID)
-	return n.overlay(pickMemberships(bySweep, agreed...), fresh, readAt), b, err
+	return n.overlay(pickMemberships(bySweep, agreed...), fresh, readAt), err
 }
 
 // withClientIDs names to m the clients that belief knows by UUID, for m itself names only

@@ -378,6 +378,30 @@ func TestCommandsThatNameTheUserAreInFlight(t *testing.T) {
 	require.Equal(t, adapter.SituationInFlight, res.Pending[0].Situation)
 }
 
+func TestACallThatEndsWhileItsUserIsJudgedIsBelieved(t *testing.T) {
+	t.Parallel()
+	var calls callsFunc
+	w := newWorld(t, func(c *Config) {
+		c.Calls = callsFunc(func(id string) []adapter.Call { return calls(id) })
+	})
+	calls = func(string) []adapter.Call { return nil }
+	w.baselined(person("1", "ann"))
+	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
+	// It was open when the user was read, and its outcome is recorded when it is looked for.
+	looks := 0
+	calls = func(string) []adapter.Call {
+		if looks++; looks == 2 {
+			w.happened(w.clock.Now(), &adapter.UserApiDisabled{UserChange: adapter.UserChange{
+				UserRef: ref("1"), Set: adapter.Profile{Enabled: adapter.Set(false)},
+			}})
+		}
+		return nil
+	}
+	require.Equal(t, InSync, w.run().Verdict)
+	require.Empty(t, w.phases("1"))
+	require.GreaterOrEqual(t, looks, 2)
+}
+
 func TestOpenDriftOutlivesARunThatCannotJudgeIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
