@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -35,9 +37,18 @@ type call struct {
 	attempts       int
 	// version is that of the stream when the call was loaded.
 	version eventstore.Version
-	// echoedBy is the delivery that reported the call back, uuid.Nil while none has.
-	echoedBy  uuid.UUID
+	// touched is when its newest event was recorded.
+	touched time.Time
+	// reads is how many precondition reads are recorded.
+	reads int
+	// echoes are the reports of the call that are recorded, the first one first.
+	echoes    []adapter.Echo
 	matchedBy string
+}
+
+// echoedBy reports whether the delivery is recorded as an echo of the call.
+func (c call) echoedBy(d adapter.Decoded) bool {
+	return slices.ContainsFunc(c.echoes, func(e adapter.Echo) bool { return e.DeliveryEventID == d.ID })
 }
 
 // findCall returns the call of ours that a delivery reports back.
@@ -77,16 +88,17 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 	if !ok {
 		return call{}, false, nil
 	}
-	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID, username: intent.Username, version: events[0].Version}
+	c := call{id: id, requested: events[0], intent: intent, userID: intent.UserID, username: intent.Username, version: events[0].Version, touched: events[0].RecordedAt}
 	for _, e := range events[1:] {
-		c.version = e.Version
+		c.version, c.touched = e.Version, e.RecordedAt
 		switch p := e.Payload.(type) {
 		case *adapter.ApiCallPreconditionRead:
 			c.userID = cmp.Or(c.userID, p.UserID)
 			c.username = cmp.Or(p.Username, c.username)
 			c.serviceAccount = cmp.Or(p.ServiceAccountID, c.serviceAccount)
+			c.reads++
 		case *adapter.ApiCallEchoed:
-			c.echoedBy = p.DeliveryEventID
+			c.echoes = append(c.echoes, p.Echo)
 		}
 		switch e.Type {
 		case adapter.TypeApiCallSucceeded, adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown:
@@ -98,16 +110,32 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 	return c, true, nil
 }
 
+// writerTime is how long the writer of an open call is left to record the outcome
+// itself, from the newest event of the call on: the repetitions of a write, five
+// attempts of 30 s with pauses of 5 s, and the 30 s that it waits for the store take 200 s.
+const writerTime = 5 * time.Minute
+
+// abandoned reports an open call whose writer has had time enough: its process died, or
+// the store was away for longer than it waits.
+func (i *Interpreter) abandoned(c call) bool {
+	return c.outcome == "" && i.Clock().Sub(c.touched) >= writerTime
+}
+
 // recordEcho links a delivery to the call that it reports back.
 //
 // A call that succeeded, or is still under way, appends its user event itself, and
-// the echo adds none. A call whose answer was lost is proved by its echo: it has
-// succeeded, and its user event follows from here. A call that counts as failed was
-// done after all: the change is real and told as such.
+// the echo adds none. A call whose answer was lost, or whose writer died before it
+// recorded the outcome, is proved by its echo: it has succeeded, and its user event
+// follows from here. A call that counts as failed was done after all: the change is
+// real and told as such.
 //
-// Which of these it is may be decided at this very moment: the command appends its
-// outcome at the version that it knows, and so does this, so that one of the two sees
-// what the other has written.
+// A call's change is told on the user's stream once. The invariant behind it: whoever
+// appends that user event appends ApiCallSucceeded in the same transaction, at the
+// version of the call's stream at which it saw no ApiCallSucceeded. Of two that race,
+// the live writer, this consumer in any process, or the Settler, the store refuses the
+// second, which reads the stream again and finds the first. So writerTime decides who
+// tells the change, which the writer does better, and never how often it is told. A
+// repetition after a crash has the same derived ids, and appends nothing new.
 func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
 	for {
 		err := i.recordEchoAt(ctx, d, c, change)
@@ -124,40 +152,30 @@ func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call,
 	}
 }
 
+// recordEchoAt appends what the echo adds to the call as it was loaded.
 func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
-	keycloakEventID, userID := "", ""
-	if p, ok := d.Payload.(*adapter.AdminEventReceived); ok {
-		keycloakEventID, userID = p.KeycloakEventID, keycloak.ParseResourcePath(p.ResourcePath).UserID
+	onCall := eventstore.StreamAppend{Stream: adapter.CallStream(c.id), Expected: eventstore.ExpectVersion(c.version)}
+	cause := d.ID
+	if !c.echoedBy(d) {
+		echoed, err := i.echoed(ctx, d, c)
+		if err != nil {
+			return err
+		}
+		onCall.Events = append(onCall.Events, echoed)
+		cause = echoed.ID
 	}
-	meta := i.meta(d, c.requested.CorrelationID, d.ID)
-	meta.CallID = &c.id
-	echoed, err := i.Codec.Encode(ctx, adapter.Draft{
-		ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".echo", 0),
-		Payload: &adapter.ApiCallEchoed{CallID: c.id, Echo: adapter.Echo{
-			DeliveryEventID: d.ID, KeycloakEventID: keycloakEventID, OccurredAt: d.OccurredAt, UserID: userID, MatchedBy: c.matchedBy,
-		}},
-		OccurredAt: d.OccurredAt, Meta: meta,
-	})
-	if err != nil {
-		return err
-	}
-	onCall := eventstore.StreamAppend{
-		Stream: adapter.CallStream(c.id), Expected: eventstore.ExpectVersion(c.version), Events: []eventstore.NewEvent{echoed},
-	}
-	if c.outcome != adapter.TypeApiCallOutcomeUnknown && c.outcome != adapter.TypeApiCallFailed {
+	note := ""
+	switch {
+	case c.outcome == adapter.TypeApiCallOutcomeUnknown, c.outcome == adapter.TypeApiCallFailed:
+		note = "the answer was lost; Keycloak's own event proves that it was done"
+	case i.abandoned(c):
+		note = "the outcome was never recorded; Keycloak's own event proves that it was done"
+	case len(onCall.Events) == 0:
+		return nil
+	default:
 		return i.append(ctx, onCall)
 	}
-
-	meta = i.meta(d, c.requested.CorrelationID, echoed.ID)
-	meta.CallID = &c.id
-	resolved, err := i.Codec.Encode(ctx, adapter.Draft{
-		ID: eventstore.DerivedID(c.id, d.OccurredAt, consumer+".resolve", 0),
-		Payload: &adapter.ApiCallSucceeded{
-			CallID: c.id, Attempts: c.attempts, UserID: cmp.Or(userID, c.userID), ResolvedBy: "echo",
-			Note: "the answer was lost; Keycloak's own event proves that it was done",
-		},
-		OccurredAt: d.OccurredAt, Meta: meta,
-	})
+	resolved, err := i.resolved(ctx, d, c, cause, note)
 	if err != nil {
 		return err
 	}
@@ -166,14 +184,52 @@ func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c cal
 	if change == nil {
 		return i.append(ctx, onCall)
 	}
-	// The change was ours: it is told as the command's, with its actor and reason.
-	viaCommand(change)
-	onUser, err := i.userEvent(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, change,
-		c.requested.CorrelationID, resolved.ID, &c.id)
+	onUser, err := i.told(ctx, d, c, change, resolved.ID)
 	if err != nil {
 		return err
 	}
 	return i.append(ctx, onCall, onUser)
+}
+
+func (i *Interpreter) echoed(ctx context.Context, d adapter.Decoded, c call) (eventstore.NewEvent, error) {
+	echo := adapter.Echo{DeliveryEventID: d.ID, OccurredAt: d.OccurredAt, UserID: subjectOf(d), MatchedBy: c.matchedBy}
+	if p, ok := d.Payload.(*adapter.AdminEventReceived); ok {
+		echo.KeycloakEventID = p.KeycloakEventID
+	}
+	meta := i.meta(d, c.requested.CorrelationID, d.ID)
+	meta.CallID = &c.id
+	return i.Codec.Encode(ctx, adapter.Draft{
+		ID:      eventstore.DerivedID(d.ID, d.OccurredAt, consumer+".echo", 0),
+		Payload: &adapter.ApiCallEchoed{CallID: c.id, Echo: echo}, OccurredAt: d.OccurredAt, Meta: meta,
+	})
+}
+
+// resolved says that the call has succeeded, as its echo proves.
+func (i *Interpreter) resolved(ctx context.Context, d adapter.Decoded, c call, cause uuid.UUID, note string) (eventstore.NewEvent, error) {
+	meta := i.meta(d, c.requested.CorrelationID, cause)
+	meta.CallID = &c.id
+	return i.Codec.Encode(ctx, adapter.Draft{
+		ID: eventstore.DerivedID(c.id, d.OccurredAt, consumer+".resolve", 0),
+		Payload: &adapter.ApiCallSucceeded{
+			CallID: c.id, Attempts: c.attempts, UserID: cmp.Or(subjectOf(d), c.userID), ResolvedBy: "echo", Note: note,
+		},
+		OccurredAt: d.OccurredAt, Meta: meta,
+	})
+}
+
+// told makes the user event of a call that its echo tells: the change was ours, so it
+// has the command's actor and reason.
+func (i *Interpreter) told(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload, cause uuid.UUID) (eventstore.StreamAppend, error) {
+	viaCommand(change)
+	return i.userEvent(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, change, c.requested.CorrelationID, cause, &c.id)
+}
+
+// subjectOf is the id of the user at the path of an admin event, "" where there is none.
+func subjectOf(d adapter.Decoded) string {
+	if p, ok := d.Payload.(*adapter.AdminEventReceived); ok {
+		return keycloak.ParseResourcePath(p.ResourcePath).UserID
+	}
+	return ""
 }
 
 func viaCommand(change adapter.UserPayload) {

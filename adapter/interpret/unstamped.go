@@ -129,7 +129,12 @@ func (c call) reportedBy(d adapter.Decoded, p *adapter.AdminEventReceived) bool 
 		// Only a stamp proves that a call which counts as failed was done after all.
 		return false
 	}
-	if c.echoedBy != uuid.Nil && c.echoedBy != d.ID {
+	if len(c.echoes) > 0 && !c.echoedBy(d) {
+		return false
+	}
+	// What was read before the write is recorded before it goes out, since the write
+	// carries no stamp: without it, the call has done nothing yet.
+	if c.outcome == "" && c.reads == 0 {
 		return false
 	}
 	if c.serviceAccount != "" && c.serviceAccount != d.Meta.Actor.ID {

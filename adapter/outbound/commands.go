@@ -370,7 +370,9 @@ func (c *Commands) stopBefore(ctx context.Context, rec *recording, userID string
 }
 
 // finish judges a write, and commits its last attempt, its outcome and, where it
-// succeeded, the user's event, together.
+// succeeded, the user's event, together: at the version of the call's stream that the
+// verdict was passed on. So the echo of a writer that was taken for dead and the writer
+// itself cannot both tell the change (see recordEcho in adapter/interpret).
 func (c *Commands) finish(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -388,6 +390,14 @@ func (c *Commands) finish(ctx context.Context, rec *recording, userID string, ca
 // conclude adds a verdict, and commits it. The error is errMoved, and nothing is
 // recorded, where it was passed on too old a knowledge of the call.
 func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, cause error, success adapter.UserPayload) (Outcome, error) {
+	if rec.settled {
+		// The verdict, and the user event with it, are there. What is missing are attempts.
+		if err := c.commitAt(ctx, rec, nil); err != nil {
+			return rec.outcome(adapter.CallSucceeded, userID), err
+		}
+		c.observe(rec, adapter.CallSucceeded)
+		return rec.outcome(adapter.CallSucceeded, cmp.Or(userID, rec.provedUser)), nil
+	}
 	v := judge(rec, cause)
 	resolvedBy := ""
 	if rec.proved {
@@ -504,7 +514,8 @@ func (c *Commands) lost(rec *recording, err error) error {
 	return &adapter.Error{
 		Code: adapter.CodeStoreUnavailable, Err: err, CallID: rec.callID, CorrelationID: rec.meta.CorrelationID,
 		Detail: fmt.Sprintf("the call to Keycloak is over, but its outcome could not be recorded: %v", err),
-		Try:    "bring the event store back, then compare the user with keytrail reconcile",
+		Try: fmt.Sprintf("bring the event store back: Keycloak's own event of the call settles it, some minutes later; keytrail trace %s shows whether it did. "+
+			"Where admin events are off, compare the user with keytrail reconcile", rec.callID),
 	}
 }
 

@@ -134,6 +134,9 @@ type recording struct {
 	proved        bool
 	provedUser    string
 	provedByStamp bool
+	// settled is true once the call's success and its user event are recorded by somebody
+	// else, who took this writer for dead.
+	settled bool
 	// tried is an append of which it is not known whether it is recorded, nil for none.
 	// Its events are pending still.
 	tried *trial
@@ -294,15 +297,22 @@ func (r *recording) catchUp(ctx context.Context) error {
 			return fmt.Errorf("reading call %s again: %w", r.callID, err)
 		}
 		r.version = e.Version
-		if e.Type != adapter.TypeApiCallEchoed {
+		switch e.Type {
+		case adapter.TypeApiCallSucceeded:
+			r.settled = true
+		case adapter.TypeApiCallEchoed:
+		default:
 			continue
 		}
-		echo, err := r.commands.Codec.Decode(ctx, e)
+		d, err := r.commands.Codec.Decode(ctx, e)
 		if err != nil {
-			return fmt.Errorf("reading the echo of call %s: %w", r.callID, err)
+			return fmt.Errorf("reading what others tell of call %s: %w", r.callID, err)
 		}
-		r.proved = true
-		if p, ok := echo.Payload.(*adapter.ApiCallEchoed); ok {
+		switch p := d.Payload.(type) {
+		case *adapter.ApiCallSucceeded:
+			r.provedUser = cmp.Or(p.UserID, r.provedUser)
+		case *adapter.ApiCallEchoed:
+			r.proved = true
 			r.provedUser = cmp.Or(p.UserID, r.provedUser)
 			r.provedByStamp = r.provedByStamp || p.MatchedBy == matchedByStamp
 		}
