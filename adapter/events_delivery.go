@@ -63,7 +63,8 @@ type UnrecognizedEventReceived struct {
 
 // Receipt tells how a delivery reached us.
 type Receipt struct {
-	// Source is the configured source's name, or "poll".
+	// Source is the configured source's name, "poll", or "lookup" where Keycloak was
+	// asked for what the delivery lacked.
 	Source string `json:"source"`
 	// Dialect is the payload's shape: "p2", "keycloak" (also what a pull brings) or "unknown".
 	Dialect string `json:"dialect"`

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,4 +379,76 @@ func TestAFailedPollSaysWhatToDo(t *testing.T) {
 	l := &listed{failure: &admin.TransportError{Kind: admin.KindRefused, Err: errors.New("refused")}}
 	_, err := b.poller(l, &marks{at: map[string]time.Time{}}).Poll(t.Context(), "acme")
 	require.Equal(t, adapter.CodeKeycloakUnreachable, adapter.CodeOf(err))
+}
+
+// Deliveries that were recorded while nobody knew the realm's name are completed once
+// it is known, each once, and those of other realms are left alone.
+func TestARealmIsNamedLater(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const acme, other = "be4c761c-6cac-427b-bcdb-6cb733831e2a", "89713dc3-f0f3-4ea4-87d6-a304a1ae93a7"
+	push := func(id, realmID string) string {
+		return fmt.Sprintf(`{"id":%q,"time":%d,"realmId":%q,"operationType":"CREATE","resourceType":"USER","resourcePath":"users/1"}`, id, start.UnixMilli(), realmID)
+	}
+	record := func(from inbound.Origin, body string) {
+		_, err := b.recorder.Record(t.Context(), from, decode(t, body))
+		require.NoError(t, err)
+	}
+	for i := range 450 {
+		record(inbound.Origin{Source: "keycloak"}, push(fmt.Sprint("e", i), acme))
+	}
+	record(inbound.Origin{Source: "keycloak"}, push("other", other))
+	record(inbound.Origin{Source: "keycloak"}, `{"hello":"world"}`)
+	record(inbound.Origin{Source: inbound.SourcePoll, Realm: "acme"}, push("e0", acme))
+
+	n, err := b.recorder.NameRealm(t.Context(), acme, "acme")
+	require.NoError(t, err)
+	require.Equal(t, 449, n, "the pull has named one")
+	events, err := b.codec.ReadStream(t.Context(), b.store, adapter.DeliveryStream("e449"))
+	require.NoError(t, err)
+	require.Len(t, events, 2)
+	confirmed := events[1].Payload.(*adapter.DeliveryConfirmed)
+	require.Equal(t, map[string]json.RawMessage{"realm": json.RawMessage(`"acme"`)}, confirmed.Added)
+	require.Equal(t, inbound.SourceLookup, confirmed.Source)
+	require.Equal(t, events[0].ID, events[1].CausationID)
+	require.Equal(t, events[0].CorrelationID, events[1].CorrelationID)
+
+	n, err = b.recorder.NameRealm(t.Context(), acme, "acme")
+	require.NoError(t, err)
+	require.Zero(t, n)
+}
+
+// What is being recorded while the name is learned either finds it or is found.
+func TestNoDeliverySlipsPastTheNamingOfItsRealm(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	asked, commit := make(chan struct{}), make(chan struct{})
+	var known atomic.Bool
+	b.recorder.RealmName = func(string) string {
+		if known.Load() {
+			return "acme"
+		}
+		close(asked)
+		<-commit
+		return ""
+	}
+	recorded := make(chan error, 1)
+	batch := decode(t, `{"id":"e","time":1,"realmId":"r","operationType":"CREATE","resourceType":"USER","resourcePath":"users/1"}`)
+	go func() {
+		_, err := b.recorder.Record(context.WithoutCancel(t.Context()), inbound.Origin{Source: "keycloak"}, batch)
+		recorded <- err
+	}()
+	<-asked
+	known.Store(true)
+	named := make(chan int, 1)
+	go func() {
+		n, err := b.recorder.NameRealm(context.WithoutCancel(t.Context()), "r", "acme")
+		if err != nil {
+			t.Error(err)
+		}
+		named <- n
+	}()
+	close(commit)
+	require.NoError(t, <-recorded)
+	require.Equal(t, 1, <-named)
 }

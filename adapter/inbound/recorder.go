@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,6 +45,10 @@ type Recorder struct {
 	// Observe is told of each delivery: kind "admin", "user" or "unrecognized";
 	// outcome "recorded", "duplicate" or "confirmed". It may be nil.
 	Observe func(source, kind, outcome string)
+
+	// recording is held, shared, from before a realm's name is asked for until the
+	// delivery is committed.
+	recording sync.RWMutex
 }
 
 // Origin says where deliveries come from.
@@ -80,6 +85,8 @@ const maxConflicts = 20
 // Errors are the store's (eventstore.ErrUnavailable: nothing was recorded, try
 // again) and the context's.
 func (r *Recorder) Record(ctx context.Context, from Origin, batch []webhook.Delivery) ([]Receipt, error) {
+	r.recording.RLock()
+	defer r.recording.RUnlock()
 	arrivals := make([]arrival, len(batch))
 	times := map[string]int{}
 	for i, d := range batch {

@@ -2,10 +2,7 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"sync"
 	"time"
 
 	"github.com/keytrail/keytrail/adapter"
@@ -13,7 +10,6 @@ import (
 	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/adapter/reconcile"
 	"github.com/keytrail/keytrail/internal/telemetry"
-	"github.com/keytrail/keytrail/keycloak"
 	"github.com/keytrail/keytrail/keycloak/admin"
 )
 
@@ -85,42 +81,4 @@ func (s settler) CatchUp(ctx context.Context, realm string) error {
 		return err
 	}
 	return s.app.Engine.CatchUp(ctx, head)
-}
-
-// realmNames remembers which realm a UUID is, for events that only have that.
-type realmNames struct {
-	mu    sync.RWMutex
-	names map[string]string
-}
-
-func newRealmNames() *realmNames { return &realmNames{names: make(map[string]string)} }
-
-func (r *realmNames) name(id string) string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.names[id]
-}
-
-func (r *realmNames) set(id, name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.names[id] = name
-}
-
-// learnRealms asks Keycloak for the ids of the configured realms. A service account
-// without view-realm may not know them; then events that carry only the id stay
-// recorded and uninterpreted.
-func (a *App) learnRealms(ctx context.Context) {
-	for _, name := range a.Config.Keycloak.Realms {
-		realm, err := a.Keycloak.Realm(ctx, name)
-		var answer *keycloak.APIError
-		switch {
-		case err == nil && realm.ID != "":
-			a.realms.set(realm.ID, name)
-		case errors.As(err, &answer) && answer.Status == http.StatusForbidden:
-			a.Logger.InfoContext(ctx, "realm id unknown: the service account lacks view-realm", "realm", name)
-		case err != nil && ctx.Err() == nil:
-			a.Logger.WarnContext(ctx, "realm id unknown", "realm", name, "error", err)
-		}
-	}
 }

@@ -58,11 +58,12 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}))
 	group.Add("projections", lifecycle.Func(a.Engine.Run))
+	group.Add("settler", a.settler())
 	if k := a.Config.Keycloak; a.Keycloak != nil && len(k.Realms) > 0 {
+		group.Add("realms", a.realmLearner(k.Realms))
 		group.Add("observer", a.observer(k.Realms))
 		if a.Config.Poll.Interval > 0 {
 			group.Add("poller", lifecycle.Func(func(ctx context.Context) error {
-				a.learnRealms(ctx)
 				return a.Poller.Run(ctx, k.Realms, a.Config.Poll.Interval)
 			}))
 		}
