@@ -200,7 +200,10 @@ func (n *run) listClients(ctx context.Context) ([]keycloak.Client, error) {
 			n.memberships.requests++
 			return n.Live.Clients(ctx, n.realm, first, limit)
 		},
-		func(page []keycloak.Client) { clients = append(clients, page...) })
+		func(page []keycloak.Client) error {
+			clients = append(clients, page...)
+			return nil
+		})
 	switch {
 	case err != nil:
 		return nil, n.leaveOut(ctx, "listing the clients", err, needs, adapter.FieldClientRoles)
@@ -223,10 +226,11 @@ func (n *run) listOrganizations(ctx context.Context) error {
 			m.requests++
 			return n.Live.Organizations(ctx, n.realm, first, limit)
 		},
-		func(page []keycloak.Organization) {
+		func(page []keycloak.Organization) error {
 			for _, o := range page {
 				m.containers = append(m.containers, container{field: adapter.FieldOrganizations, id: o.ID, name: o.Alias})
 			}
+			return nil
 		})
 	var api *keycloak.APIError
 	switch {
@@ -321,13 +325,14 @@ func (n *run) listGroups(ctx context.Context, affordable func(more int) bool) (b
 				m.requests++
 				return n.Live.Groups(ctx, n.realm, parents[0], first, limit)
 			},
-			func(page []admin.GroupNode) {
+			func(page []admin.GroupNode) error {
 				for _, g := range page {
 					m.containers = append(m.containers, container{field: adapter.FieldGroups, id: g.ID, name: g.Path})
 					if g.SubGroupCount == nil || *g.SubGroupCount > 0 {
 						parents = append(parents, g.ID)
 					}
 				}
+				return nil
 			})
 		var api *keycloak.APIError
 		if parents[0] != "" && errors.As(err, &api) && api.Kind == keycloak.KindNotFound {
@@ -359,30 +364,38 @@ func (n *run) sweepContainer(ctx context.Context, i int) error {
 				return n.Live.RoleUsers(ctx, n.realm, c.client, c.name, first, limit)
 			}
 		},
-		func(page []keycloak.User) {
+		func(page []keycloak.User) error {
+			if len(m.held)+len(page) > n.MaxMemberships {
+				return errTooMany
+			}
 			for _, u := range page {
 				m.held = append(m.held, holding{user: n.digests.of("id", u.ID), container: uint32(i)}) //nolint:gosec // far fewer containers than memberships
 			}
+			return nil
 		})
 	var api *keycloak.APIError
 	switch {
+	case errors.Is(err, errTooMany):
+		m.held = slices.DeleteFunc(m.held, func(h holding) bool { return m.containers[h.container].field == c.field })
+		n.without(c.field, adapter.CodeListingIncomplete,
+			fmt.Sprintf("more than %d memberships do not fit into one run", n.MaxMemberships))
 	case errors.As(err, &api) && api.Kind == keycloak.KindNotFound && !strings.Contains(c.name, "/"):
 		return nil // it was deleted meanwhile, and nobody has it
 	case errors.As(err, &api) && api.Kind == keycloak.KindNotFound && c.field == adapter.FieldGroups:
 		return nil
 	case err != nil:
 		return n.leaveOut(ctx, fmt.Sprintf("listing who has %s %s", c.field, c.name), err, "view-users", c.field)
-	case len(m.held) > n.MaxMemberships:
-		m.held = slices.DeleteFunc(m.held, func(h holding) bool { return m.containers[h.container].field == c.field })
-		n.without(c.field, adapter.CodeListingIncomplete,
-			fmt.Sprintf("more than %d memberships do not fit into one run", n.MaxMemberships))
 	}
 	return nil
 }
 
-// eachPage reads a list to its end, at the rate that the run may. The offset grows by
-// what has come, so that a server which caps a page's size skips nobody.
-func eachPage[T any](ctx context.Context, n *run, size int, id func(T) string, read func(first, limit int) ([]T, error), visit func([]T)) error {
+// errTooMany ends the reading of a list that does not fit.
+var errTooMany = errors.New("more memberships than fit")
+
+// eachPage reads a list to its end, or to visit's first error, at the rate that the run
+// may. The offset grows by what has come, so that a server which caps a page's size skips
+// nobody.
+func eachPage[T any](ctx context.Context, n *run, size int, id func(T) string, read func(first, limit int) ([]T, error), visit func([]T) error) error {
 	var previous string
 	for first := 0; ; {
 		if err := n.turn(ctx); err != nil {
@@ -398,7 +411,9 @@ func eachPage[T any](ctx context.Context, n *run, size int, id func(T) string, r
 				WithTry("look for a proxy that drops the query parameters first and max")
 		}
 		previous = ends
-		visit(page)
+		if err := visit(page); err != nil {
+			return err
+		}
 		first += len(page)
 	}
 }

@@ -485,6 +485,24 @@ func TestMoreMembershipsThanFit(t *testing.T) {
 	require.Empty(t, recordedAs[*adapter.DriftDetected](w))
 }
 
+// A list is read no further than it fits.
+func TestAListThatDoesNotFitIsCutShort(t *testing.T) {
+	t.Parallel()
+	w := staffed(t, sizes["swept"])
+	w.keycloak.memberships(func(m *fakeMembers) {
+		for i := range sizes["swept"] {
+			m.groups["/staff"] = append(m.groups["/staff"], fmt.Sprintf("u%02d", i))
+		}
+		m.lists = nil
+	})
+	w.runner.MaxMemberships = 30
+	res := w.run()
+	require.Equal(t, Incomplete, res.Verdict)
+	require.Equal(t, adapter.FieldGroups, res.NotCompared[0].Field)
+	require.Contains(t, res.NotCompared[0].Reason, "more than 30 memberships")
+	require.Equal(t, 2, w.keycloak.asked("members/staff"), "pages of 15 members")
+}
+
 func TestListsThatDoNotEnd(t *testing.T) {
 	t.Parallel()
 	w := staffed(t, sizes["swept"])
