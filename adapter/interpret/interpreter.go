@@ -49,9 +49,12 @@ type Interpreter struct {
 // Name identifies the consumer and its checkpoint.
 func (*Interpreter) Name() string { return consumer }
 
-// Types are the event types that it reads.
+// Types are the event types that it reads. A release is among them because what waited
+// behind the delivery is due then, and whoever released it may have died.
 func (*Interpreter) Types() []string {
-	return []string{adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived, adapter.TypeDeliveryConfirmed}
+	return []string{
+		adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived, adapter.TypeDeliveryConfirmed, adapter.TypeDeliveryReleased,
+	}
 }
 
 // Category is the streams' that it reads.
@@ -74,16 +77,28 @@ func (i *Interpreter) Handle(ctx context.Context, batch []adapter.Decoded) error
 			return fmt.Errorf("interpreting delivery %s: %w", e.ID, err)
 		}
 	}
+	if err := i.releaseOrphaned(ctx); err != nil {
+		return fmt.Errorf("releasing deliveries that wait for nothing: %w", err)
+	}
 	return nil
 }
 
 func (i *Interpreter) handle(ctx context.Context, d adapter.Decoded) error {
+	if d.Type == adapter.TypeDeliveryReleased {
+		return nil // what it sets free is released after the batch
+	}
 	if i.parking.holds(d) {
 		return nil // read again after a crash; it waits for a person
 	}
-	if first, waits := i.parking.ahead(d); waits {
+	if _, behind := i.parking.ahead(d); behind {
+		// Somebody may have released it since the batch began.
+		if err := i.learnParked(ctx); err != nil {
+			return err
+		}
+	}
+	if first, behind := i.parking.ahead(d); behind {
 		return i.park(ctx, d, &adapter.DeliveryParked{
-			Error: "waits behind delivery " + first.Stream.AggregateID().String() + ", which is parked", Behind: &first.ID,
+			Error: "waits behind delivery " + first.stream.AggregateID().String() + ", which is parked", Behind: &first.eventID,
 		})
 	}
 	attempts, err := i.try(ctx, d)

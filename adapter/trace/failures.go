@@ -310,24 +310,35 @@ func failureOf(kind FailureKind, d adapter.Decoded) Failure {
 	}
 }
 
-// parked lists the deliveries that are parked still. Those that only wait behind
-// another are left out: the other one is what needs attention.
+// parked lists the deliveries that are parked still. Those that wait behind another
+// are left out, since the other one is what needs attention, unless there is no other:
+// then the first of those that wait is listed in its place.
 func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
 	before, err := position(mark)
 	if err != nil {
 		return nil, err
 	}
 	var items []Failure
+	var queues *parkedQueues
 	for parked, err := range f.Codec.Parked(ctx, f.Store, before) {
 		if err != nil {
 			return nil, err
 		}
+		first := parked.Received()
+		ending := byID.describe(parked.Parking.View())
 		if p, ok := parked.Parking.Payload.(*adapter.DeliveryParked); ok && p.Behind != nil {
-			continue
+			if queues == nil {
+				if queues, err = f.parkedQueues(ctx); err != nil {
+					return nil, err
+				}
+			}
+			if !queues.orphaned(first, *p.Behind) {
+				continue
+			}
+			ending = "parked: it waits behind delivery event " + p.Behind.String() + ", which is parked no longer"
 		}
 		item := failureOf(FailureDeliveryParked, parked.Parking)
 		item.Next = nextOfParked(parked.Parking.Stream.String())
-		first := parked.Received()
 		switch p := first.Payload.(type) {
 		case *adapter.AdminEventReceived:
 			item.Realm, item.UserID, item.Username = p.Realm, p.UserID, p.Details["username"]
@@ -337,12 +348,44 @@ func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([
 		if realm != "" && item.Realm != realm {
 			continue
 		}
-		item.Summary = oneLine(byID.describe(first.View()) + "; " + byID.describe(parked.Parking.View()))
+		item.Summary = oneLine(byID.describe(first.View()) + "; " + ending)
 		if items = append(items, item); len(items) == limit {
 			break
 		}
 	}
 	return items, nil
+}
+
+// parkedQueues tells which parked deliveries have another before them.
+type parkedQueues struct {
+	// events are those that recorded the parked deliveries.
+	events map[uuid.UUID]bool
+	// first is where each user's oldest parked delivery was recorded.
+	first map[adapter.UserRef]eventstore.Position
+}
+
+func (f *Failures) parkedQueues(ctx context.Context) (*parkedQueues, error) {
+	q := &parkedQueues{events: make(map[uuid.UUID]bool), first: make(map[adapter.UserRef]eventstore.Position)}
+	for parked, err := range f.Codec.Parked(ctx, f.Store, 0) {
+		if err != nil {
+			return nil, err
+		}
+		d := parked.Received()
+		q.events[d.ID] = true
+		if ref, ok := adapter.DeliverySubject(d.Payload); ok {
+			if first, known := q.first[ref]; !known || d.Position < first {
+				q.first[ref] = d.Position
+			}
+		}
+	}
+	return q, nil
+}
+
+// orphaned reports whether a delivery that waits has none before it. It may be that of
+// its own user, or the one that it was parked behind, which need not name the realm.
+func (q *parkedQueues) orphaned(d adapter.Decoded, behind uuid.UUID) bool {
+	ref, _ := adapter.DeliverySubject(d.Payload)
+	return !q.events[behind] && q.first[ref] == d.Position
 }
 
 // drift lists the users whose last word from the reconciler is a difference.

@@ -131,6 +131,41 @@ func TestFailuresEnd(t *testing.T) {
 	require.Len(t, list(), 1, "a delivery that was interpreted at last")
 }
 
+// A delivery that waits is listed where nothing comes before it any more.
+func TestADeliveryThatWaitsForNothingIsAFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.parkedDelivery()
+	behind := id("parked delivery")
+	for n, key := range []string{"second", "third"} {
+		stream, ms := adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000"+key), 82_000+1_000*n
+		w.record(
+			fact{id: key, stream: stream, story: key, ms: ms, payload: &adapter.AdminEventReceived{
+				Time: at(ms), Realm: realm, OperationType: "UPDATE", ResourceType: "USER", ResourcePath: "users/" + bobID, UserID: bobID, Actor: *admin,
+			}},
+			fact{id: key + " waits", stream: stream, story: key, cause: key, ms: ms + 100, payload: &adapter.DeliveryParked{Error: "waits behind another", Behind: &behind}},
+		)
+	}
+	list := func() []Failure {
+		page, err := w.failures().List(t.Context(), FailureQuery{})
+		require.NoError(t, err)
+		return page.Items
+	}
+	items := list()
+	require.Len(t, items, 1, "the others wait behind the first")
+	require.Equal(t, adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000bad0").AggregateID(), items[0].ID)
+
+	w.record(fact{
+		id: "first released", stream: adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000bad0"), story: "parked story", cause: "parked delivery", ms: 90_000,
+		payload: &adapter.DeliveryReleased{Attempts: 4},
+	})
+	items = list()
+	require.Len(t, items, 1, "the second waits for nothing, and the third behind it")
+	require.Equal(t, adapter.DeliveryStream("8d1c0000-0000-4000-8000-00000000second").AggregateID(), items[0].ID)
+	require.Contains(t, items[0].Summary, "which is parked no longer")
+	require.Contains(t, items[0].Next, items[0].ID.String())
+}
+
 func TestFailuresOfNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
