@@ -110,6 +110,9 @@ func (s *Scheduler) due(ctx context.Context, realm string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("reading when realm %s was last reconciled: %w", realm, err)
 	}
+	if last.Sub(s.Clock()) > s.Interval {
+		last = time.Time{} // a clock was wrong then; it must not put off the next run for years
+	}
 	if last.IsZero() {
 		return last, nil
 	}

@@ -103,6 +103,17 @@ func TestScheduleLeavesARealmToWhoeverHasIt(t *testing.T) {
 	require.Empty(t, schedule(t, s, c, 3))
 }
 
+func TestScheduleIsNotPutOffByAClockThatWasWrong(t *testing.T) {
+	t.Parallel()
+	c := &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
+	m := &watermark{clock: c, last: map[string]time.Time{ScheduleName("a"): c.now.AddDate(10, 0, 0)}}
+	s := &Scheduler{Reconcile: completed, Watermark: m, Realms: []string{"a"}, Interval: 6 * time.Hour}
+	runs := schedule(t, s, c, 1)
+	require.Len(t, runs["a"], 2)
+	require.Zero(t, runs["a"][0])
+	require.GreaterOrEqual(t, runs["a"][1], 6*time.Hour)
+}
+
 func TestScheduleEnds(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}
