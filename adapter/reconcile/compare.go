@@ -276,7 +276,15 @@ func settled(differences []Difference, now time.Time, settle time.Duration) (old
 	return old, young
 }
 
-func isYoung(at, now time.Time, settle time.Duration) bool { return now.Sub(at) < settle }
+// maxAhead is how far a clock may be ahead of ours: further than one that is set to the
+// wrong zone. A time beyond that was made up, as the createdTimestamp of an imported user
+// may be, and says nothing about age.
+const maxAhead = 24 * time.Hour
+
+func isYoung(at, now time.Time, settle time.Duration) bool {
+	age := now.Sub(at)
+	return age < settle && age > -maxAhead
+}
 
 // recordable turns differences into their recorded form.
 func recordable(differences []Difference) ([]adapter.FieldDifference, error) {

@@ -557,7 +557,7 @@ func organizationsOf(organizations []keycloak.Organization) []adapter.Organizati
 // toldBySweep is what the sweep tells of a live user, and nothing of one who came to
 // be after it began.
 func (n *run) toldBySweep(live keycloak.User) adapter.Memberships {
-	if at := createdAt(live); at != nil && !at.Before(n.memberships.since) {
+	if at := createdAt(live); at != nil && !at.Before(n.memberships.since) && at.Before(n.memberships.since.Add(maxAhead)) {
 		return adapter.Memberships{}
 	}
 	return n.memberships.of(n.digests.of("id", live.ID))

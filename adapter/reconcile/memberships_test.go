@@ -475,6 +475,20 @@ func TestNoClientsMeansThatTheyMayNotBeSeen(t *testing.T) {
 	require.Equal(t, adapter.FieldClientRoles, res.NotCompared[0].Field)
 }
 
+// Users with a made-up createdTimestamp were there when the sweep began, as others were.
+func TestMembershipsOfUsersCreatedInTheFarFuture(t *testing.T) {
+	t.Parallel()
+	w := staffed(t, sizes["swept"])
+	w.keycloak.change("u01", func(u *keycloak.User) {
+		u.CreatedTimestamp = ptr(time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+	})
+	w.keycloak.memberships(func(m *fakeMembers) { m.roles["auditor"] = []string{"u00"} })
+	res := w.run()
+	require.Equal(t, Drift, res.Verdict)
+	require.Equal(t, "u01", res.Findings[0].UserID)
+	require.Equal(t, []string{adapter.FieldRoles}, fieldsOf(res.Findings[0]))
+}
+
 func TestMoreMembershipsThanFit(t *testing.T) {
 	t.Parallel()
 	w := staffed(t, sizes["swept"])

@@ -257,6 +257,23 @@ func TestYoungUsersAreNotUnexpected(t *testing.T) {
 	require.Equal(t, Drift, w.run().Verdict)
 }
 
+// An import may set any createdTimestamp.
+func TestATimeFarAheadIsNotYoung(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	made := person("2", "bob")
+	made.CreatedTimestamp = ptr(time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+	w.keycloak.put(made)
+	res := w.run()
+	require.Equal(t, Drift, res.Verdict)
+	require.Equal(t, adapter.SituationUnexpectedLive, res.Findings[0].Situation)
+
+	now := w.clock.Now()
+	require.True(t, isYoung(now.Add(14*time.Hour), now, time.Minute), "a clock in the wrong zone")
+	require.False(t, isYoung(now.Add(24*time.Hour), now, time.Minute))
+}
+
 func TestDifferencesSettleFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
