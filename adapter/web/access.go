@@ -75,10 +75,11 @@ type TokenAccess struct {
 	Secure bool
 	Clock  func() time.Time
 
-	once     sync.Once
-	key      [sha256.Size]byte
-	digest   [sha256.Size]byte
-	attempts *rate.Limiter
+	once   sync.Once
+	key    [sha256.Size]byte
+	digest [sha256.Size]byte
+	// failures bounds the wrong tokens that are answered as such.
+	failures *rate.Limiter
 
 	mu sync.Mutex
 	// signedOut are the sessions that were ended, with the end they would have had.
@@ -93,8 +94,7 @@ func (a *TokenAccess) prepare() {
 		mac.Write([]byte("keytrail page session 1"))
 		mac.Sum(a.key[:0])
 		a.digest = sha256.Sum256([]byte(a.Token))
-		// A person mistypes; a program that guesses is slowed down, whoever it is.
-		a.attempts = rate.NewLimiter(rate.Every(time.Second), 10)
+		a.failures = rate.NewLimiter(rate.Every(time.Second), 10)
 		a.signedOut = map[[16]byte]time.Time{}
 	})
 }
@@ -124,13 +124,18 @@ func (a *TokenAccess) matches(token string) bool {
 	return a.Token != "" && subtle.ConstantTimeCompare(digest[:], a.digest[:]) == 1
 }
 
-// SignIn implements Access.
+// SignIn implements Access. The right token signs in however many wrong ones came
+// before: who guesses must not lock out who knows, and what keeps a token from being
+// guessed is its length, since the API takes as many guesses as are sent. A limit per
+// address would do the same behind a proxy, where all have one. Those who only guess
+// are told to slow down, all together.
 func (a *TokenAccess) SignIn(w http.ResponseWriter, _ *http.Request, token string) error {
 	a.prepare()
-	if !a.attempts.AllowN(a.Clock(), 1) {
-		return adapter.Errorf(adapter.CodeOverloaded, "too many attempts to sign in").WithTry("wait a few seconds and try again")
-	}
 	if !a.matches(strings.TrimSpace(token)) {
+		if !a.failures.AllowN(a.Clock(), 1) {
+			return adapter.Errorf(adapter.CodeOverloaded, "that is not the token, and there were too many wrong ones").
+				WithTry("wait a few seconds, and give the value of keytrail's KEYTRAIL_API_TOKEN")
+		}
 		return adapter.Errorf(codeUnauthorized, "that is not the token").WithTry("give the value of keytrail's KEYTRAIL_API_TOKEN")
 	}
 	end := a.Clock().Add(sessionLife)

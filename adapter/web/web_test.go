@@ -411,14 +411,21 @@ func TestAccess(t *testing.T) {
 		require.Equal(t, "/sign-in", v.get("/").url.Path)
 	})
 
-	t.Run("guessing is slowed down", func(t *testing.T) {
+	t.Run("guessing is slowed down and locks nobody out", func(t *testing.T) {
 		now := time.Now()
 		access := &web.TokenAccess{Token: apiToken, Loopback: httpapi.LoopbackTrust, Clock: func() time.Time { return now }}
 		v := newVisitor(t, s.pages(t, apiToken, func(c *web.Config) { c.Access = access }).URL)
 		for range 10 {
 			require.Equal(t, http.StatusUnauthorized, v.post("/sign-in", url.Values{"token": {"guess"}}).status)
 		}
-		require.Equal(t, http.StatusTooManyRequests, v.post("/sign-in", url.Values{"token": {apiToken}}).status)
+		for range 3 {
+			require.Equal(t, http.StatusTooManyRequests, v.post("/sign-in", url.Values{"token": {"guess"}}).status)
+		}
+		require.Equal(t, "/", v.post("/sign-in", url.Values{"token": {apiToken}}).url.Path, "who has the token is let in")
+		now = now.Add(time.Second)
+		other := newVisitor(t, s.pages(t, apiToken, func(c *web.Config) { c.Access = access }).URL)
+		require.Equal(t, http.StatusUnauthorized, other.post("/sign-in", url.Values{"token": {"guess"}}).status)
+		require.Equal(t, http.StatusTooManyRequests, other.post("/sign-in", url.Values{"token": {"guess"}}).status)
 	})
 
 	t.Run("leads nowhere else", func(t *testing.T) {
