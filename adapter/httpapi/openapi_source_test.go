@@ -7,6 +7,7 @@ import (
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/inbound"
 	"github.com/keytrail/keytrail/adapter/trace"
+	"github.com/keytrail/keytrail/keycloak/webhook"
 )
 
 // This file is the source of openapi.json: every route with what it takes and answers.
@@ -324,7 +325,7 @@ func operations() []operation {
 			description: "Answered once what came is committed to disk. The same event again is a duplicate and does no harm.",
 			body: &requestBody{
 				description: "One Keycloak event in any supported dialect, or a batch. Any other JSON object is kept as it is.",
-				whole:       object{"type": "object", "properties": object{"events": object{"type": "array", "items": object{"type": "object"}}}},
+				whole:       object{"type": "object", "properties": object{"events": object{"type": "array", "maxItems": webhook.MaxBatch, "items": object{"type": "object"}}}},
 			},
 			answers: []described{answers(http.StatusAccepted, "Committed.", typeOf[receipts]())},
 			problems: []adapter.Code{

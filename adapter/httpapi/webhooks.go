@@ -60,6 +60,8 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, webhook.ErrUnknownDialect):
 		return err // the configuration's fault: 500
+	case errors.Is(err, webhook.ErrTooManyEvents):
+		return adapter.Errorf(codeTooLarge, "%w", err).WithTry("send at most %d events in one batch", webhook.MaxBatch)
 	case err != nil:
 		return adapter.Errorf(adapter.CodeInvalidRequest, "%w", err).
 			WithTry("send one Keycloak event as a JSON object, or a batch {\"events\":[…]}")

@@ -38,6 +38,9 @@ func sized(n int) string {
 	return `{"a":"` + strings.Repeat("x", n-len(frame)) + `"}`
 }
 
+// batchOf is a batch of n elements.
+func batchOf(n int) string { return `{"events":[` + strings.Repeat("1,", n-1) + `1]}` }
+
 func TestWebhookStatusCodes(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -68,6 +71,8 @@ func TestWebhookStatusCodes(t *testing.T) {
 		"compressed":                   {"/webhooks/keycloak", adminEvent("b"), append(signed(adminEvent("b")), "Content-Encoding", "gzip"), 415, codeMediaType},
 		"one byte more than 1 MiB":     {"/webhooks/keycloak", sized(maxBody + 1), signed(sized(maxBody + 1)), 413, codeTooLarge},
 		"2 MiB":                        {"/webhooks/keycloak", sized(2 << 20), signed(sized(2 << 20)), 413, codeTooLarge},
+		"1,000 events":                 {"/webhooks/keycloak", batchOf(1000), signed(batchOf(1000)), 202, ""},
+		"1,001 events":                 {"/webhooks/keycloak", batchOf(1001), signed(batchOf(1001)), 413, codeTooLarge},
 		"no signature":                 {"/webhooks/keycloak", adminEvent("b"), nil, 401, codeSignature},
 		"an empty signature":           {"/webhooks/keycloak", adminEvent("b"), []string{inbound.SignatureHeader, ""}, 401, codeSignature},
 		"a wrong signature":            {"/webhooks/keycloak", adminEvent("b"), signed(adminEvent("c")), 401, codeSignature},
@@ -105,6 +110,9 @@ func TestWebhookStatusCodes(t *testing.T) {
 				if c.status == http.StatusUnauthorized {
 					require.NotEmpty(t, p.Try)
 					require.NotEmpty(t, got.header.Get("WWW-Authenticate"))
+				}
+				if strings.HasPrefix(c.body, `{"events"`) {
+					require.Contains(t, p.Detail+p.Try, "1000 events", "the limit that was passed")
 				}
 				require.NotContains(t, string(got.body), secret)
 			}

@@ -121,8 +121,12 @@ type arrival struct {
 
 func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) ([]Receipt, error) {
 	streams := make([]eventstore.StreamID, len(arrivals))
+	firsts := make(map[eventstore.StreamID]int, len(arrivals))
 	for i, a := range arrivals {
 		streams[i] = a.stream
+		if !a.twin {
+			firsts[a.stream] = i
+		}
 	}
 	known, err := r.Store.Versions(ctx, streams...)
 	if err != nil {
@@ -137,8 +141,7 @@ func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) 
 		switch {
 		case a.twin:
 			outcomes[i] = "duplicate"
-			first := slices.IndexFunc(arrivals, func(b arrival) bool { return b.stream == a.stream })
-			receipts[i] = receipts[first]
+			receipts[i] = receipts[firsts[a.stream]]
 			receipts[i].Duplicate = true
 		case duplicate:
 			receipt, confirmation, err := r.again(ctx, from, a, version)

@@ -345,6 +345,17 @@ func TestDecodeBatch(t *testing.T) {
 	require.Equal(t, webhook.KindUnrecognized, one(t, []byte(`{"events":{"a":1}}`)).Kind)
 }
 
+// One body of 1 MiB may not become 165,000 streams in one transaction.
+func TestDecodeBoundsABatch(t *testing.T) {
+	t.Parallel()
+	body := func(n int) []byte { return []byte(`{"events":[` + strings.Repeat("1,", n-1) + `1]}`) }
+	batch, err := webhook.Decode(body(webhook.MaxBatch), webhook.DialectAuto)
+	require.NoError(t, err)
+	require.Len(t, batch, webhook.MaxBatch)
+	_, err = webhook.Decode(body(webhook.MaxBatch+1), webhook.DialectAuto)
+	require.ErrorIs(t, err, webhook.ErrTooManyEvents)
+}
+
 func TestDecodeErrors(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]error{
