@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -42,10 +43,11 @@ func (s *Settler) Run(ctx context.Context) error {
 }
 
 func (s *Settler) turn(ctx context.Context) error {
+	var failed error
 	for cursor := ""; ; {
 		calls, next, err := s.Requested(ctx, settlePage, cursor)
 		if err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 		for _, c := range calls {
 			if c.Echo == nil {
@@ -53,14 +55,14 @@ func (s *Settler) turn(ctx context.Context) error {
 			}
 			settled, err := s.Interpreter.Settle(ctx, c.CallID)
 			if err != nil {
-				return fmt.Errorf("settling call %s: %w", c.CallID, err)
+				failed = errors.Join(failed, fmt.Errorf("settling call %s: %w", c.CallID, err))
 			}
 			if settled {
 				s.Logger.InfoContext(ctx, "call settled by its echo", "call_id", c.CallID, "correlation_id", c.CorrelationID)
 			}
 		}
 		if cursor = next; next == "" {
-			return nil
+			return failed
 		}
 	}
 }
