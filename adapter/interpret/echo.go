@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -29,12 +31,15 @@ type call struct {
 	intent    *adapter.ApiCallRequested
 	// outcome is the type of the last outcome event, "" while the call is open.
 	outcome string
-	// userID is the intent's, or that of the user whom the fresh read found.
+	// userID is the intent's, that of the user whom the fresh read found, or that of the
+	// user whom the call created.
 	userID, username string
 	// serviceAccount is whom Keycloak's events name as the actor of our calls; empty
 	// where that was not known.
 	serviceAccount string
 	attempts       int
+	// sent is true where an attempt may have reached Keycloak.
+	sent bool
 	// version is that of the stream when the call was loaded.
 	version eventstore.Version
 	// touched is when its newest event was recorded.
@@ -57,26 +62,125 @@ func (i *Interpreter) findCall(ctx context.Context, d adapter.Decoded) (call, bo
 	if !ok {
 		return call{}, false, nil
 	}
-	if stamped, ok := keycloak.StampOf(string(p.Representation)); ok {
-		return i.findStamped(ctx, p, uuid.MustParse(stamped))
+	if id, ok := keycloak.StampOf(string(p.Representation)); ok {
+		return i.findStamped(ctx, d, p, uuid.MustParse(id))
 	}
 	return i.findUnstamped(ctx, d, p)
 }
 
+// stamped are the calls whose body carries a stamp, with the event that each causes.
+var stamped = map[string]struct {
+	resource, operation string
+	path                keycloak.PathKind
+}{
+	http.MethodPost + " " + realmURL + "/users":                           {keycloak.ResourceUser, keycloak.OperationCreate, keycloak.PathUser},
+	http.MethodPut + " " + userURL:                                        {keycloak.ResourceUser, keycloak.OperationUpdate, keycloak.PathUser},
+	http.MethodPost + " " + userURL + "/role-mappings/realm":              {keycloak.ResourceRealmRoleMapping, keycloak.OperationCreate, keycloak.PathRoleMappingRealm},
+	http.MethodDelete + " " + userURL + "/role-mappings/realm":            {keycloak.ResourceRealmRoleMapping, keycloak.OperationDelete, keycloak.PathRoleMappingRealm},
+	http.MethodPost + " " + userURL + "/role-mappings/clients/{client}":   {keycloak.ResourceClientRoleMapping, keycloak.OperationCreate, keycloak.PathRoleMappingClient},
+	http.MethodDelete + " " + userURL + "/role-mappings/clients/{client}": {keycloak.ResourceClientRoleMapping, keycloak.OperationDelete, keycloak.PathRoleMappingClient},
+}
+
 // findStamped loads the call that a stamp names. Any administrator can write a
-// stamp, so one that does not fit its call is taken for what it is: part of
-// somebody else's change.
-func (i *Interpreter) findStamped(ctx context.Context, p *adapter.AdminEventReceived, id uuid.UUID) (call, bool, error) {
+// stamp, and read those of calls that are over, so one that does not fit its call is
+// taken for what it is: part of somebody else's change, which is told as such.
+func (i *Interpreter) findStamped(ctx context.Context, d adapter.Decoded, p *adapter.AdminEventReceived, id uuid.UUID) (call, bool, error) {
 	c, ok, err := i.loadCall(ctx, id)
 	if err != nil || !ok {
 		return call{}, false, err
 	}
-	path := keycloak.ParseResourcePath(p.ResourcePath)
-	if c.intent.Realm != p.Realm || (c.intent.UserID != "" && c.intent.UserID != path.UserID) {
+	fits := c.stampedBy(d, p)
+	if fits && len(c.echoes) > 0 && !c.echoedBy(d) {
+		// A write that was repeated may be done more than once, and one event may arrive as
+		// two deliveries: but always the same change.
+		if fits, err = i.sameChange(ctx, c.echoes[0], p); err != nil {
+			return call{}, false, err
+		}
+	}
+	if !fits {
+		i.Logger.WarnContext(ctx, "stamp does not fit its call", "call_id", id, "delivery_event_id", d.ID, "realm", p.Realm, "resource_path", p.ResourcePath)
 		return call{}, false, nil
 	}
 	c.matchedBy = matchedByStamp
 	return c, true, nil
+}
+
+// stampedBy reports whether an event that carries the call's stamp can be its echo.
+func (c call) stampedBy(d adapter.Decoded, p *adapter.AdminEventReceived) bool {
+	want, ok := stamped[c.intent.Method+" "+c.intent.URLTemplate]
+	path := keycloak.ParseResourcePath(p.ResourcePath)
+	switch {
+	case !ok || p.Realm != c.intent.Realm || p.ResourceType != want.resource || p.OperationType != want.operation || path.Kind != want.path:
+		return false
+	case c.userID != "" && c.userID != path.UserID:
+		return false
+	case d.OccurredAt.Sub(c.requested.OccurredAt).Abs() > matchWindow:
+		return false
+	case c.outcome == adapter.TypeApiCallSkipped, c.outcome == adapter.TypeApiCallFailed && !c.sent:
+		return false // nothing of the call has reached Keycloak
+	case c.serviceAccount != "" && d.Meta.Actor != nil && d.Meta.Actor.ID != "":
+		return d.Meta.Actor.ID == c.serviceAccount
+	default:
+		return mayBeUs(d.Meta.Actor) && c.asked(p.Representation)
+	}
+}
+
+// mayBeUs reports an actor who is no person, as far as the event tells. We work as a
+// service account; a pulled event tells no name.
+func mayBeUs(actor *adapter.Actor) bool {
+	return actor == nil || actor.Username == "" || actor.Type == adapter.ActorServiceAccount
+}
+
+// asked reports whether a representation holds what the call asks for: of a user all
+// that the intent has, of roles none but those that the intent has. It decides where
+// nothing tells who made the change.
+func (c call) asked(representation json.RawMessage) bool {
+	if want, err := parseRoles(c.intent.Body, ""); err == nil {
+		have, err := parseRoles(representation, "")
+		return err == nil && !slices.ContainsFunc(have, func(r adapter.Role) bool {
+			return !slices.ContainsFunc(want, func(w adapter.Role) bool { return w.Name == r.Name })
+		})
+	}
+	want, err := parseUser(c.intent.Body)
+	have, err2 := parseUser(representation)
+	if err != nil || err2 != nil {
+		return false
+	}
+	for name, value := range want.fields {
+		switch name {
+		case "self", "attributes": // what was asked is merged into what the user has
+		case "username": // a realm may use the e-mail address instead
+			if !sameJSON(value, have.fields[name]) && !sameJSON(have.fields["email"], have.fields[name]) {
+				return false
+			}
+		default:
+			if !sameJSON(value, have.fields[name]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func sameJSON(a, b json.RawMessage) bool {
+	var x, y any
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
+	}
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// sameChange reports whether an event tells the same change as an earlier echo: the
+// same request of the same actor.
+func (i *Interpreter) sameChange(ctx context.Context, earlier adapter.Echo, p *adapter.AdminEventReceived) (bool, error) {
+	d, err := i.deliveryOf(ctx, earlier.DeliveryEventID)
+	if err != nil {
+		return false, err
+	}
+	q, ok := d.Payload.(*adapter.AdminEventReceived)
+	return ok && q.Realm == p.Realm && q.ResourceType == p.ResourceType && q.OperationType == p.OperationType &&
+		q.ResourcePath == p.ResourcePath && (q.Actor.ID == p.Actor.ID || q.Actor.ID == "" || p.Actor.ID == "") &&
+		sameJSON(q.Representation, p.Representation), nil
 }
 
 func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, error) {
@@ -97,14 +201,17 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 			c.username = cmp.Or(p.Username, c.username)
 			c.serviceAccount = cmp.Or(p.ServiceAccountID, c.serviceAccount)
 			c.reads++
+		case *adapter.ApiCallAttempted:
+			c.attempts++
+			c.sent = c.sent || p.Sent
+		case *adapter.ApiCallSucceeded:
+			c.userID = cmp.Or(c.userID, p.UserID)
 		case *adapter.ApiCallEchoed:
 			c.echoes = append(c.echoes, p.Echo)
 		}
 		switch e.Type {
 		case adapter.TypeApiCallSucceeded, adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown:
 			c.outcome = e.Type
-		case adapter.TypeApiCallAttempted:
-			c.attempts++
 		}
 	}
 	return c, true, nil

@@ -82,10 +82,8 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 	if !unstampedKinds[p.ResourceType+" "+p.OperationType] {
 		return call{}, false, nil
 	}
-	// We work as a service account, so a person is somebody else who was faster. A pulled
-	// event tells no name: it may be ours.
-	actor := d.Meta.Actor
-	if actor == nil || actor.ID == "" || (actor.Username != "" && actor.Type != adapter.ActorServiceAccount) {
+	// A person is somebody else who was faster.
+	if actor := d.Meta.Actor; actor == nil || actor.ID == "" || !mayBeUs(actor) {
 		return call{}, false, nil
 	}
 	want := address{realm: p.Realm, resource: p.ResourceType, operation: p.OperationType, path: p.ResourcePath}
