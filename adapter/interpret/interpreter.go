@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,6 +45,7 @@ type Interpreter struct {
 
 	parking parking
 	calls   callIndex
+	beliefs beliefs
 }
 
 // Name identifies the consumer and its checkpoint.
@@ -189,17 +191,19 @@ func (i *Interpreter) passwordTold(ctx context.Context, d adapter.Decoded, chang
 	if !ok || c.Action != actionPasswordUpdated {
 		return false, nil
 	}
+	var told, sure bool
+	err := i.believe(ctx, c.UserRef, func(b *belief) { told, sure = b.told(d) })
+	if err != nil || sure {
+		return told, err
+	}
 	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.UserStream(c.Realm, c.UserID))
 	if err != nil {
 		return false, err
 	}
-	for _, e := range events {
-		earlier, ok := e.Payload.(*adapter.UserApiCredentialsChanged)
-		if ok && earlier.Action == actionPasswordUpdated && e.OccurredAt.Sub(d.OccurredAt).Abs() <= samePassword && e.CausationID != d.ID {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(events, func(e adapter.Decoded) bool {
+		earlier, ok := passwordChangeOf(e)
+		return ok && earlier.same(d)
+	}), nil
 }
 
 // nameChange decides whether an update is told as such, or as the user's enabling or
@@ -213,11 +217,9 @@ func (i *Interpreter) nameChange(ctx context.Context, change adapter.UserPayload
 	enabled, _ := update.Set.Enabled.Get()
 	flips := len(update.Set.Fields()) == 1
 	if !flips {
-		believed, known, err := i.believed(ctx, update.UserRef)
-		if err != nil {
+		if err := i.believe(ctx, update.UserRef, func(b *belief) { flips = b.known && b.enabled != enabled }); err != nil {
 			return nil, err
 		}
-		flips = known && believed.Known(adapter.FieldEnabled) && believed.Enabled != enabled
 	}
 	switch {
 	case !flips:
@@ -227,15 +229,6 @@ func (i *Interpreter) nameChange(ctx context.Context, change adapter.UserPayload
 	default:
 		return &adapter.UserApiDisabled{UserChange: update.UserChange}, nil
 	}
-}
-
-func (i *Interpreter) believed(ctx context.Context, ref adapter.UserRef) (adapter.User, bool, error) {
-	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.UserStream(ref.Realm, ref.UserID))
-	if err != nil {
-		return adapter.User{}, false, err
-	}
-	u, ok := adapter.FoldUser(events)
-	return u, ok, nil
 }
 
 // userEvent makes the append of a user event that follows from a delivery.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bundle is a store with a recorder and an interpreter on it.
 type bundle struct {
-	t        *testing.T
+	t        testing.TB
 	store    *sqlite.Store
 	codec    *adapter.Codec
 	recorder *inbound.Recorder
@@ -36,7 +36,7 @@ type bundle struct {
 	read     eventstore.Position
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t testing.TB) *bundle {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keytrail.db")
 	require.NoError(t, sqlite.Migrate(t.Context(), path))
