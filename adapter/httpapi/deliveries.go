@@ -136,14 +136,7 @@ func (s *Server) deliveryStream(ctx context.Context, id string) (eventstore.Stre
 func (s *Server) listParked(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	limit, cursor := q.page()
-	before := eventstore.Position(0)
-	if cursor != "" {
-		n, err := strconv.ParseInt(cursor, 10, 64)
-		if err != nil || n < 1 {
-			q.faults.add("cursor", badCursorMessage)
-		}
-		before = eventstore.Position(n)
-	}
+	before := eventstore.Position(cursorNumber(q, cursor, ""))
 	if err := q.err(); err != nil {
 		return err
 	}

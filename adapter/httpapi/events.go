@@ -17,36 +17,34 @@ import (
 )
 
 // listEvents is GET /events: the log, oldest first. A stream is named as events name
-// it, or by its aggregate id.
+// it, or by its aggregate id. The cursor is the position of a page's last event or, in a
+// stream, its version, so that no page reads what the pages before it have read.
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	types, stream := q.list("type"), q.text("stream")
-	correlation, from := q.uuid("correlation_id"), q.positive("from_position")
+	filter := eventFilter{types: q.list("type")}
+	stream := q.text("stream")
+	filter.correlation, filter.from = q.uuid("correlation_id"), eventstore.Position(q.positive("from_position"))
 	limit, cursor := q.page()
-	after := eventstore.Position(0)
-	if from > 0 {
-		after = eventstore.Position(from) - 1
+	prefix := ""
+	if stream != "" {
+		prefix = versionCursor
 	}
-	if cursor != "" {
-		n, err := strconv.ParseInt(cursor, 10, 64)
-		if err != nil || n < 1 {
-			q.faults.add("cursor", badCursorMessage)
-		}
-		after = max(after, eventstore.Position(n))
-	}
+	after := cursorNumber(q, cursor, prefix)
 	if err := q.err(); err != nil {
 		return err
 	}
 
 	var events iter.Seq2[eventstore.Event, error]
 	if stream == "" {
-		events = s.Store.ReadLog(r.Context(), eventstore.LogQuery{After: after, Types: types, CorrelationID: correlation, Limit: limit + 1})
+		events = s.Store.ReadLog(r.Context(), eventstore.LogQuery{
+			After: eventstore.Position(max(after, int64(filter.from)-1)), Types: filter.types, CorrelationID: filter.correlation, Limit: limit + 1,
+		})
 	} else {
 		id, err := s.streamOf(r.Context(), stream)
 		if err != nil {
 			return err
 		}
-		events = selectEvents(s.Store.ReadStream(r.Context(), id, eventstore.StreamQuery{}), after, types, correlation)
+		events = filter.of(s.Store.ReadStream(r.Context(), id, eventstore.StreamQuery{After: eventstore.Version(after)}))
 	}
 	views := []adapter.View{}
 	next := ""
@@ -55,7 +53,11 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if len(views) == limit {
-			next = strconv.FormatInt(int64(views[limit-1].Position), 10)
+			last := views[limit-1]
+			next = strconv.FormatInt(int64(last.Position), 10)
+			if stream != "" {
+				next = versionCursor + strconv.FormatInt(int64(last.Version), 10)
+			}
 			break
 		}
 		d, err := s.Codec.Decode(r.Context(), e)
@@ -67,13 +69,38 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, pageOf(views, next))
 }
 
-// selectEvents narrows the events of one stream, which is short, to those asked for.
-func selectEvents(events iter.Seq2[eventstore.Event, error], after eventstore.Position, types []string, correlation uuid.UUID) iter.Seq2[eventstore.Event, error] {
+// versionCursor begins the cursors of a stream's pages. Those of the log are bare
+// numbers: a cursor of the one is none of the other.
+const versionCursor = "v"
+
+// cursorNumber reads a cursor that is a number from 1 behind a prefix; 0 where there is
+// no cursor.
+func cursorNumber(q *query, cursor, prefix string) int64 {
+	if cursor == "" {
+		return 0
+	}
+	digits, ok := strings.CutPrefix(cursor, prefix)
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil || n < 1 {
+		q.faults.add("cursor", badCursorMessage)
+		return 0
+	}
+	return n
+}
+
+// eventFilter narrows the events of a stream; zero values select all.
+type eventFilter struct {
+	types       []string
+	correlation uuid.UUID
+	from        eventstore.Position
+}
+
+func (f eventFilter) of(events iter.Seq2[eventstore.Event, error]) iter.Seq2[eventstore.Event, error] {
 	return func(yield func(eventstore.Event, error) bool) {
 		for e, err := range events {
-			if err == nil && (e.Position <= after ||
-				(len(types) > 0 && !slices.Contains(types, e.Type)) ||
-				(correlation != uuid.Nil && e.CorrelationID != correlation)) {
+			if err == nil && (e.Position < f.from ||
+				(len(f.types) > 0 && !slices.Contains(f.types, e.Type)) ||
+				(f.correlation != uuid.Nil && e.CorrelationID != f.correlation)) {
 				continue
 			}
 			if !yield(e, err) {

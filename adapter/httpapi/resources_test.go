@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"testing"
@@ -190,6 +191,64 @@ func TestEvents(t *testing.T) {
 		b.get("/api/v1/events?"+bad).problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
 	}
 	b.get("/api/v1/events?stream="+uuid.NewString()).problem(http.StatusNotFound, adapter.CodeNotFound)
+}
+
+// watchedStore notes what is read of streams.
+type watchedStore struct {
+	eventstore.Reader
+
+	queries  []eventstore.StreamQuery
+	versions []eventstore.Version
+}
+
+func (s *watchedStore) ReadStream(ctx context.Context, id eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
+	s.queries = append(s.queries, q)
+	return func(yield func(eventstore.Event, error) bool) {
+		for e, err := range s.Reader.ReadStream(ctx, id, q) {
+			s.versions = append(s.versions, e.Version)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestThePagesOfAStreamReadItOnce(t *testing.T) {
+	t.Parallel()
+	watched := &watchedStore{}
+	b := newBundle(t, func(c *Config) { watched.Reader, c.Store = c.Store, watched })
+	stream := adapter.UserStream("acme", "id-1")
+	b.user("id-1", "ada")
+	b.user("id-2", "between the two")
+	for range 5 {
+		b.record(stream, may, adapter.Metadata{}, &adapter.UserApiCredentialsChanged{UserRef: adapter.UserRef{Realm: "acme", UserID: "id-1"}, Action: "password_reset"})
+	}
+	for filter, want := range map[string]int{"": 7, "&type=UserApiCredentialsChanged,UserApiCreated": 6, "&from_position=2": 6} {
+		watched.queries, watched.versions = nil, nil
+		var seen []eventstore.Version
+		path := "/api/v1/events?stream=user/acme/id-1&limit=2" + filter
+		for cursor := ""; ; {
+			var got page[struct {
+				Version eventstore.Version `json:"version"`
+			}]
+			b.get(path + cursor).into(&got)
+			for _, e := range got.Items {
+				seen = append(seen, e.Version)
+			}
+			if got.NextCursor == "" {
+				break
+			}
+			cursor = "&cursor=" + got.NextCursor
+		}
+		require.IsIncreasing(t, seen, filter)
+		require.Len(t, seen, want, filter)
+		// Each page reads its own and looks at the next one.
+		require.LessOrEqual(t, len(watched.versions), 7+len(watched.queries), "%s: %v", filter, watched.versions)
+	}
+	for _, cursor := range []string{"3", "v0", "v-1", "vx", "v"} {
+		b.get("/api/v1/events?stream=user/acme/id-1&cursor="+cursor).problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+	}
+	b.get("/api/v1/events?cursor=v3").problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
 }
 
 func TestCalls(t *testing.T) {
