@@ -51,8 +51,8 @@ func (c command) context(ctx context.Context) context.Context {
 }
 
 // digestOf tells requests apart: by method, path, and the members of the body in
-// whatever order and spacing. A password is left out, since its digest would be kept,
-// and tell whether somebody has guessed it.
+// whatever order and spacing. A password is left out, since the digest is recorded, and
+// would tell whether somebody has guessed it: outbound compares it under a secret.
 func digestOf(r *http.Request, members map[string]json.RawMessage) string {
 	told := maps.Clone(members)
 	delete(told, fieldPassword)

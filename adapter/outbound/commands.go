@@ -79,6 +79,11 @@ type Commands struct {
 	Codec    *adapter.Codec
 	Clock    func() time.Time
 	Logger   *slog.Logger
+	// Secret returns a random secret of the store that is in no event, the same for all
+	// processes: repeated requests that carry a password are compared under it. Where it
+	// is nil the process has one of its own, and takes such a request of another process,
+	// or from before a restart, for a different one.
+	Secret func(ctx context.Context) ([]byte, error)
 	// Observe is told of each finished call. It may be nil.
 	Observe func(command string, status adapter.CallStatus)
 }
@@ -251,7 +256,10 @@ func (c *Commands) begin(ctx context.Context, in intent) (*recording, error) {
 	if who.CorrelationID == uuid.Nil {
 		who.CorrelationID = eventstore.NewID()
 	}
-	callID, digest := identify(ctx, in)
+	callID, digest, err := c.identify(ctx, in)
+	if err != nil {
+		return nil, err
+	}
 	rec := &recording{
 		commands: c, command: in.command, realm: in.realm, method: in.method, template: in.template,
 		stamped: in.stamped != nil, callID: callID, stream: adapter.CallStream(callID), started: c.Clock(),

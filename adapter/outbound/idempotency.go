@@ -2,10 +2,13 @@ package outbound
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -21,8 +24,9 @@ type idempotency struct{ key, digest string }
 // in its realm, however often and by however many processes it is given. Whoever
 // comes second gets the first outcome, which may still be open. bodyDigest tells
 // requests apart: it should cover all that says what is asked for, such as method,
-// path and body, but no more; the same key with another digest, or for another
-// command, is refused with idempotency_key_reused.
+// path and body, but no more; the same key with another digest, for another command, or
+// with another password is refused with idempotency_key_reused. It is recorded, so that
+// no password may go into it: commands compare those themselves.
 func WithIdempotencyKey(ctx context.Context, key, bodyDigest string) context.Context {
 	return context.WithValue(ctx, idempotencyKey{}, &idempotency{key: key, digest: bodyDigest})
 }
@@ -34,17 +38,47 @@ var idempotentCalls = uuid.MustParse("5f1c7a52-3a0e-5d0b-9a43-9c9c2f6f6a11")
 // identify returns the id of a call to be made. Under an idempotency key it follows
 // from realm and key: the stream of that call can be begun once, which is the lock. A
 // digest is returned with it.
-func identify(ctx context.Context, in intent) (id uuid.UUID, digest string) {
+//
+// The digest is recorded. Where the request carries a secret it is a keyed one, or
+// whoever reads the log could try passwords on it.
+func (c *Commands) identify(ctx context.Context, in intent) (id uuid.UUID, digest string, err error) {
 	if in.callID != uuid.Nil {
-		return in.callID, ""
+		return in.callID, "", nil
 	}
 	i, ok := ctx.Value(idempotencyKey{}).(*idempotency)
 	if !ok || i == nil || i.key == "" {
-		return eventstore.NewID(), ""
+		return eventstore.NewID(), "", nil
 	}
-	sum := sha256.Sum256([]byte(in.command + "\x00" + i.digest))
-	return uuid.NewSHA1(idempotentCalls, []byte(in.realm+"\x00"+i.key)), hex.EncodeToString(sum[:])
+	h := sha256.New()
+	if in.secret != "" {
+		secret, err := c.digestSecret(ctx)
+		if err != nil {
+			return uuid.Nil, "", &adapter.Error{
+				Code: adapter.CodeStoreUnavailable, Err: err,
+				Detail: fmt.Sprintf("%s was not tried: the secret under which passwords are compared could not be read: %v", in.command, err),
+			}
+		}
+		h = hmac.New(sha256.New, secret)
+	}
+	for _, part := range []string{in.command, i.digest, in.secret} {
+		h.Write([]byte(part + "\x00"))
+	}
+	return uuid.NewSHA1(idempotentCalls, []byte(in.realm+"\x00"+i.key)), hex.EncodeToString(h.Sum(nil)), nil
 }
+
+func (c *Commands) digestSecret(ctx context.Context) ([]byte, error) {
+	if c.Secret != nil {
+		return c.Secret(ctx)
+	}
+	return processSecret()
+}
+
+// processSecret is this process' own.
+var processSecret = sync.OnceValues(func() ([]byte, error) {
+	secret := make([]byte, sha256.Size)
+	_, err := rand.Read(secret)
+	return secret, err
+})
 
 // repetition is what begin returns for a request that was made before.
 type repetition struct {
