@@ -1,7 +1,9 @@
 // Package check finds out whether a Keycloak is set up as keytrail needs it: which roles
 // the service account has, what the realm stores and sends, and whether an event really
-// arrives, by push and by pull. It reads; the one thing that it writes is a realm's
-// event configuration, unchanged, since Keycloak reports that as an event.
+// arrives, by push and by pull. To see that, it logs the service account in once more,
+// which Keycloak reports as an event. Where that proves nothing, since the account is
+// another realm's or the realm stores no logins, it writes the realm's event
+// configuration back unchanged, for which it needs manage-events.
 package check
 
 import (
@@ -26,9 +28,14 @@ type Keycloak interface {
 	EventsConfig(ctx context.Context, realm string) (keycloak.EventsConfig, error)
 	Users(ctx context.Context, realm string, first, limit int) ([]keycloak.User, error)
 	CountUsers(ctx context.Context, realm string) (int, error)
+	Clients(ctx context.Context, realm string, first, limit int) ([]keycloak.Client, error)
+	Organizations(ctx context.Context, realm string, first, limit int) ([]keycloak.Organization, error)
 	AdminEvents(ctx context.Context, realm string, q admin.EventQuery) ([]json.RawMessage, error)
+	UserEvents(ctx context.Context, realm string, q admin.EventQuery) ([]json.RawMessage, error)
 	Webhooks(ctx context.Context, realm string) ([]admin.Webhook, error)
 	GrantedRoles(ctx context.Context, realm string) (roles []string, told bool, err error)
+	AuthRealm() string
+	LogIn(ctx context.Context) (tokenID string, err error)
 	RepeatEventsConfig(ctx context.Context, realm string) error
 }
 
@@ -65,9 +72,26 @@ type Item struct {
 // Report is how a realm is set up.
 type Report struct {
 	Realm string `json:"realm"`
-	// OK is true where nothing is missing. What was not tried is told and does not count.
-	OK    bool   `json:"ok"`
-	Items []Item `json:"items"`
+	// OK is true where everything was looked at, nothing is missing, and an event arrived
+	// by push and by pull.
+	OK bool `json:"ok"`
+	// Incomplete is true where something could not be looked at or not be tried: nothing
+	// is known of that. Its item says why.
+	Incomplete bool   `json:"incomplete"`
+	Items      []Item `json:"items"`
+}
+
+// Missing reports whether something is missing.
+func (r Report) Missing() bool { return r.count(Missing) > 0 }
+
+func (r Report) count(statuses ...Status) int {
+	n := 0
+	for _, i := range r.Items {
+		if slices.Contains(statuses, i.Status) {
+			n++
+		}
+	}
+	return n
 }
 
 // Names of the items.
@@ -77,6 +101,9 @@ const (
 	ItemViewUsers   = "role view-users"
 	ItemViewEvents  = "role view-events"
 	ItemManageUsers = "role manage-users"
+	ItemViewClients = "role view-clients"
+	ItemViewOrgs    = "role view-organizations"
+	ItemManageOrgs  = "role manage-organizations"
 	ItemAdminEvents = "flag adminEventsEnabled"
 	ItemDetails     = "flag adminEventsDetailsEnabled"
 	ItemUserEvents  = "flag eventsEnabled"
@@ -117,7 +144,7 @@ func (c *Checker) Check(ctx context.Context, realm string) (Report, error) {
 	if r.grants, r.told, err = c.Keycloak.GrantedRoles(ctx, realm); err != nil {
 		return Report{}, unreachable("fetching a token from Keycloak", err)
 	}
-	for _, step := range []func(context.Context) error{r.lookAtRealm, r.lookAtUsers, r.lookAtEvents, r.lookAtGrants, r.lookAtWebhooks, r.lookAtStore, r.selfTest} {
+	for _, step := range []func(context.Context) error{r.lookAtRealm, r.lookAtUsers, r.lookAtClients, r.lookAtOrganizations, r.lookAtEvents, r.lookAtGrants, r.lookAtWebhooks, r.lookAtStore, r.selfTest} {
 		if err := step(ctx); err != nil {
 			return Report{}, err
 		}
@@ -126,7 +153,8 @@ func (c *Checker) Check(ctx context.Context, realm string) (Report, error) {
 		}
 	}
 	report := Report{Realm: realm, Items: r.items}
-	report.OK = !slices.ContainsFunc(r.items, func(i Item) bool { return i.Status == Missing })
+	report.Incomplete = report.count(Unknown, NotTried) > 0
+	report.OK = !report.Missing() && !report.Incomplete
 	return report, nil
 }
 
@@ -168,6 +196,8 @@ type run struct {
 	told   bool
 	// stored is true where Keycloak's list of admin events can be read.
 	stored bool
+	// organizations is false where the realm has them switched off.
+	organizations bool
 }
 
 func (r *run) add(i Item) { r.items = append(r.items, i) }
@@ -188,7 +218,7 @@ func giveRole(role string) string {
 }
 
 func (r *run) lookAtRealm(ctx context.Context) error {
-	const cost = "the realm's UUID is not known: events that carry only that are recorded and not interpreted"
+	const cost = "the realm's UUID is not known, so that events that carry only that are not interpreted; commands that give or take a realm role fail, and a large realm's roles are not compared"
 	found, err := r.Keycloak.Realm(ctx, r.realm)
 	switch {
 	case err == nil && found.ID != "":
@@ -214,7 +244,7 @@ func (r *run) lookAtRealm(ctx context.Context) error {
 func (r *run) lookAtUsers(ctx context.Context) error {
 	item := Item{
 		Name: ItemViewUsers, Status: Missing, Next: giveRole("view-users"),
-		Cost: "no reconciliation, no baseline, and no read of a user where events leave something open",
+		Cost: "no reconciliation, no baseline, no command, and no read of a user where events leave something open",
 	}
 	count, err := r.Keycloak.CountUsers(ctx, r.realm)
 	if err == nil {
@@ -235,6 +265,55 @@ func (r *run) lookAtUsers(ctx context.Context) error {
 		return unreachable("listing the users of realm "+r.realm, err)
 	}
 	item.Detail = "Keycloak answered 403"
+	r.add(item)
+	return nil
+}
+
+func (r *run) lookAtClients(ctx context.Context) error {
+	item := Item{
+		Name: ItemViewClients, Status: Missing, Next: giveRole("view-clients"),
+		Cost: "client roles are not compared, not adopted and not read back, and commands that give or take them fail",
+	}
+	some, err := r.Keycloak.Clients(ctx, r.realm, 0, 1)
+	switch {
+	case err == nil && len(some) > 0:
+		item = Item{Name: ItemViewClients, Status: OK}
+	case err == nil:
+		// 26.7.3, measured: a realm always has clients.
+		item.Detail = "Keycloak lists none: that is the role query-clients alone"
+	case status(err) == http.StatusForbidden:
+		item.Detail = "Keycloak answered 403"
+	default:
+		return unreachable("listing the clients of realm "+r.realm, err)
+	}
+	r.add(item)
+	return nil
+}
+
+func (r *run) lookAtOrganizations(ctx context.Context) error {
+	item := Item{
+		Name: ItemViewOrgs, Status: Missing, Next: giveRole("view-organizations"),
+		Cost: "organizations are not compared, not adopted and not read back, and commands that add or remove a member fail",
+	}
+	r.organizations = true
+	some, err := r.Keycloak.Organizations(ctx, r.realm, 0, 1)
+	may := r.granted("view-organizations") || r.granted("manage-organizations")
+	switch {
+	case err == nil && (len(some) > 0 || (r.told && may)):
+		item = Item{Name: ItemViewOrgs, Status: OK}
+	case err == nil && !r.told:
+		item = Item{Name: ItemViewOrgs, Status: Unknown, Detail: "Keycloak lists none, which may be the role query-organizations alone, and the token tells no roles"}
+	case err == nil:
+		item.Detail = "Keycloak lists none: that is the role query-organizations alone"
+	case status(err) == http.StatusNotFound:
+		// 26.7.3, measured: only who has the role is told so, everybody else gets a 403.
+		r.organizations = false
+		item = Item{Name: ItemViewOrgs, Status: OK, Detail: "the realm has organizations switched off"}
+	case status(err) == http.StatusForbidden:
+		item.Detail = "Keycloak answered 403"
+	default:
+		return unreachable("listing the organizations of realm "+r.realm, err)
+	}
 	r.add(item)
 	return nil
 }
@@ -281,15 +360,24 @@ func (r *run) lookAtEvents(ctx context.Context) error {
 // lookAtGrants looks into the token for the roles that cannot be tried without changing
 // something.
 func (r *run) lookAtGrants(context.Context) error {
-	manage := Item{Name: ItemManageUsers, Status: Missing, Detail: "the token does not claim it", Cost: "no command works: keytrail can watch users and not change them", Next: giveRole("manage-users")}
+	r.lookAtGrant(ItemManageUsers, "manage-users", "no command works: keytrail can watch users and not change them")
+	if !r.organizations {
+		r.ok(ItemManageOrgs, "not needed: the realm has organizations switched off")
+		return nil
+	}
+	r.lookAtGrant(ItemManageOrgs, "manage-organizations", "commands that add a user to an organization or remove one fail")
+	return nil
+}
+
+func (r *run) lookAtGrant(name, role, cost string) {
 	switch {
 	case !r.told:
-		manage = Item{Name: ItemManageUsers, Status: Unknown, Detail: "the token tells no roles, and to try it would change something"}
-	case r.granted("manage-users"):
-		manage = Item{Name: ItemManageUsers, Status: OK}
+		r.add(Item{Name: name, Status: Unknown, Detail: "the token tells no roles, and to try it would change something"})
+	case r.granted(role):
+		r.ok(name, "")
+	default:
+		r.add(Item{Name: name, Status: Missing, Detail: "the token does not claim it", Cost: cost, Next: giveRole(role)})
 	}
-	r.add(manage)
-	return nil
 }
 
 func (r *run) granted(role string) bool {

@@ -2,11 +2,15 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +24,7 @@ import (
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/eventstore/sqlite"
 	"github.com/keytrail/keytrail/internal/seal"
+	"github.com/keytrail/keytrail/keycloak"
 	"github.com/keytrail/keytrail/keycloak/admin"
 	"github.com/keytrail/keytrail/keycloak/keycloaktest"
 	"github.com/keytrail/keytrail/keycloak/webhook"
@@ -74,21 +79,37 @@ func newWorld(t *testing.T, options keycloaktest.RealmOptions, roles ...string) 
 	return w
 }
 
-// record records a pushed admin event, as the receiving side does.
+// record records a pushed event, as the receiving side does.
 func record(ctx context.Context, store *sqlite.Store, codec *adapter.Codec, body []byte, source string) error {
 	batch, err := webhook.Decode(body, webhook.DialectAuto)
-	if err != nil || batch[0].Admin == nil {
-		return err
-	}
-	a := batch[0].Admin
-	e, err := codec.Encode(ctx, adapter.Draft{OccurredAt: a.Time, Payload: &adapter.AdminEventReceived{
-		KeycloakEventID: a.ID, Time: a.Time, Realm: a.RealmName, OperationType: a.OperationType, ResourceType: a.ResourceType,
-		ResourcePath: a.ResourcePath, Receipt: adapter.Receipt{Source: source},
-	}})
 	if err != nil {
 		return err
 	}
-	_, err = store.Append(ctx, eventstore.StreamAppend{Stream: adapter.DeliveryStream(a.ID), Events: []eventstore.NewEvent{e}})
+	var id string
+	var draft adapter.Draft
+	switch {
+	case batch[0].Admin != nil:
+		a := batch[0].Admin
+		id = a.ID
+		draft = adapter.Draft{OccurredAt: a.Time, Payload: &adapter.AdminEventReceived{
+			KeycloakEventID: a.ID, Time: a.Time, Realm: a.RealmName, OperationType: a.OperationType, ResourceType: a.ResourceType,
+			ResourcePath: a.ResourcePath, Receipt: adapter.Receipt{Source: source},
+		}}
+	case batch[0].User != nil:
+		u := batch[0].User
+		id = u.ID
+		draft = adapter.Draft{OccurredAt: u.Time, Payload: &adapter.UserEventReceived{
+			KeycloakEventID: u.ID, Time: u.Time, Realm: u.RealmName, Type: u.Type, ClientID: u.ClientID, UserID: u.UserID,
+			Details: u.Details, Receipt: adapter.Receipt{Source: source},
+		}}
+	default:
+		return nil
+	}
+	e, err := codec.Encode(ctx, draft)
+	if err != nil {
+		return err
+	}
+	_, err = store.Append(ctx, eventstore.StreamAppend{Stream: adapter.DeliveryStream(id), Events: []eventstore.NewEvent{e}})
 	return err
 }
 
@@ -119,7 +140,8 @@ func (r Report) missing() []string {
 
 var (
 	everything = keycloaktest.RealmOptions{AdminEvents: true, AdminEventsDetails: true, UserEvents: true}
-	allRoles   = []string{"view-realm", "view-users", "view-events", "manage-users", "manage-events"}
+	// allRoles are those of README.md: manage-events is none of them.
+	allRoles = []string{"view-realm", "view-users", "view-events", "view-clients", "manage-users", "view-organizations", "manage-organizations"}
 )
 
 func without(roles ...string) []string {
@@ -146,40 +168,166 @@ func TestNothingIsMissing(t *testing.T) {
 func TestMissingRoles(t *testing.T) {
 	t.Parallel()
 	for role, want := range map[string]struct {
-		without  []string
-		missing  []string
-		notTried bool
+		without []string
+		missing []string
+		// push and pull are how these two stand, OK by default.
+		pull Status
 	}{
-		"view-realm":    {missing: []string{ItemViewRealm}},
-		"view-users":    {without: []string{"manage-users"}, missing: []string{ItemViewUsers, ItemManageUsers}},
-		"view-events":   {without: []string{"manage-events"}, missing: []string{ItemViewEvents}, notTried: true},
-		"manage-users":  {missing: []string{ItemManageUsers}},
-		"manage-events": {missing: []string{}, notTried: true},
+		"view-realm":           {missing: []string{ItemViewRealm}},
+		"view-users":           {without: []string{"manage-users"}, missing: []string{ItemViewUsers, ItemManageUsers}},
+		"view-events":          {missing: []string{ItemViewEvents}, pull: NotTried},
+		"manage-users":         {missing: []string{ItemManageUsers}},
+		"view-clients":         {missing: []string{ItemViewClients}},
+		"view-organizations":   {without: []string{"manage-organizations"}, missing: []string{ItemViewOrgs, ItemManageOrgs}},
+		"manage-organizations": {missing: []string{ItemManageOrgs}},
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, everything, without(append(want.without, role)...)...)
+			w.organizations()
 			w.realm.AddWebhook(w.hook, "")
 			_, err := w.realm.Register(keycloaktest.Registration{Username: "ada", Email: "ada@example.com", Password: "pw"})
 			require.NoError(t, err)
 			report := w.check()
 			require.Equal(t, want.missing, report.missing())
-			require.Equal(t, len(want.missing) == 0, report.OK)
+			require.False(t, report.OK)
 			for _, name := range want.missing {
 				i := report.item(t, name)
 				require.NotEmpty(t, i.Cost)
 				require.Contains(t, i.Next, strings.TrimPrefix(name, "role "))
 			}
-			if want.notTried {
-				for _, name := range []string{ItemPush, ItemPull} {
-					require.Equal(t, NotTried, report.item(t, name).Status)
-					require.NotEmpty(t, report.item(t, name).Detail)
-				}
-				require.Zero(t, w.keycloak.Requests(http.MethodPut, "/admin/realms/acme/events/config"), "nothing was written")
+			require.Equal(t, OK, report.item(t, ItemPush).Status, "a login needs no role")
+			pull := report.item(t, ItemPull)
+			require.Equal(t, cmp.Or(want.pull, OK), pull.Status)
+			require.Equal(t, want.pull != "", report.Incomplete)
+			if want.pull != "" {
+				require.NotEmpty(t, pull.Detail)
+				require.Contains(t, pull.Next, "view-events")
 			}
+			require.Zero(t, w.keycloak.Requests(http.MethodPut, "/admin/realms/acme/events/config"), "nothing was written")
 		})
 	}
 }
+
+// organizations switches them on and makes one.
+func (w *world) organizations() {
+	w.t.Helper()
+	w.admin(http.MethodPut, "/admin/realms/"+name, map[string]any{"organizationsEnabled": true})
+	w.admin(http.MethodPost, "/admin/realms/"+name+"/organizations", map[string]any{"name": "crew", "alias": "crew", "domains": []any{map[string]any{"name": "crew.example.com"}}})
+}
+
+func TestRolesThatListNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, everything, append(without("view-clients", "view-organizations", "manage-organizations"), "query-clients", "query-organizations")...)
+	w.organizations()
+	w.realm.AddWebhook(w.hook, "")
+	report := w.check()
+	require.Equal(t, []string{ItemViewClients, ItemViewOrgs, ItemManageOrgs}, report.missing())
+	require.Contains(t, report.item(t, ItemViewClients).Detail, "query-clients alone")
+	require.Contains(t, report.item(t, ItemViewOrgs).Detail, "query-organizations alone")
+}
+
+// Where the token tells nothing, nothing is claimed.
+func TestATokenWithoutRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, everything, append(without("view-organizations", "manage-organizations"), "query-organizations")...)
+	w.admin(http.MethodPut, "/admin/realms/"+name, map[string]any{"organizationsEnabled": true})
+	w.realm.AddWebhook(w.hook, "")
+	w.checker.Keycloak = silent{w.checker.Keycloak}
+	report := w.check()
+	require.Empty(t, report.missing())
+	require.False(t, report.OK)
+	require.True(t, report.Incomplete)
+	for _, name := range []string{ItemManageUsers, ItemViewOrgs, ItemManageOrgs} {
+		require.Equal(t, Unknown, report.item(t, name).Status, name)
+		require.NotEmpty(t, report.item(t, name).Detail)
+	}
+}
+
+// silent is a Keycloak whose tokens tell no roles.
+type silent struct{ Keycloak }
+
+func (silent) GrantedRoles(context.Context, string) ([]string, bool, error) { return nil, false, nil }
+
+// The login of an account of another realm is no event of this one, so that only the
+// event configuration is left, which needs a role of its own.
+func TestAnAccountOfAnotherRealm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, everything, allRoles...)
+	w.realm.AddWebhook(w.hook, "")
+	w.checker.Keycloak = elsewhere{w.checker.Keycloak}
+	report := w.check()
+	require.Empty(t, report.missing())
+	require.False(t, report.OK, "nothing was proved")
+	require.True(t, report.Incomplete)
+	for _, name := range []string{ItemPush, ItemPull} {
+		i := report.item(t, name)
+		require.Equal(t, NotTried, i.Status)
+		require.Contains(t, i.Detail, "the realm master")
+		require.Contains(t, i.Next, "manage-events")
+	}
+	require.Zero(t, w.keycloak.Requests(http.MethodPut, "/admin/realms/acme/events/config"), "nothing was written")
+
+	w = newWorld(t, everything, append(without(), "manage-events")...)
+	w.realm.AddWebhook(w.hook, "")
+	w.checker.Keycloak = elsewhere{w.checker.Keycloak}
+	report = w.check()
+	require.True(t, report.OK, "%+v", report)
+	require.Equal(t, 1, w.keycloak.Requests(http.MethodPut, "/admin/realms/acme/events/config"))
+	require.True(t, w.check().OK, "and again: the event of the first check is not taken for the second's")
+}
+
+// elsewhere is a Keycloak at which the service account is another realm's.
+type elsewhere struct{ Keycloak }
+
+func (elsewhere) AuthRealm() string { return "master" }
+
+// A realm that does not save logins still pushes them; the list is proved by the event
+// configuration where that may be written, and else left open.
+func TestLoginsThatAreNotSaved(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		roles  []string
+		config map[string]any
+		pull   Status
+	}{
+		"the type is not saved":       {nil, map[string]any{"eventsEnabled": true, "enabledEventTypes": []string{"LOGIN"}}, NotTried},
+		"but another event may be":    {[]string{"manage-events"}, map[string]any{"eventsEnabled": true, "enabledEventTypes": []string{"LOGIN"}}, OK},
+		"no user events are saved":    {nil, map[string]any{"eventsEnabled": false}, Missing},
+		"and another event may be so": {[]string{"manage-events"}, map[string]any{"eventsEnabled": false}, OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, everything, append(without(), c.roles...)...)
+			w.realm.AddWebhook(w.hook, "")
+			config := map[string]any{"adminEventsEnabled": true, "adminEventsDetailsEnabled": true, "eventsListeners": []string{listener}}
+			maps.Copy(config, c.config)
+			w.admin(http.MethodPut, "/admin/realms/acme/events/config", config)
+			report := w.check()
+			require.Equal(t, OK, report.item(t, ItemPush).Status)
+			pull := report.item(t, ItemPull)
+			require.Equal(t, c.pull, pull.Status, "%+v", pull)
+			require.Equal(t, c.pull == NotTried, report.Incomplete)
+			require.Equal(t, c.pull == Missing, pull.Cost != "")
+		})
+	}
+}
+
+// A token without an id leaves nothing by which its login could be told.
+func TestALoginThatCannotBeTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, everything, allRoles...)
+	w.realm.AddWebhook(w.hook, "")
+	w.checker.Keycloak = anonymous{w.checker.Keycloak}
+	report := w.check()
+	require.Empty(t, report.missing())
+	require.Equal(t, NotTried, report.item(t, ItemPush).Status)
+	require.Equal(t, NotTried, report.item(t, ItemPull).Status)
+}
+
+type anonymous struct{ Keycloak }
+
+func (anonymous) LogIn(context.Context) (string, error) { return "", nil }
 
 func TestQueryUsersAlone(t *testing.T) {
 	t.Parallel()
@@ -256,16 +404,17 @@ func TestAPushBehindAPoll(t *testing.T) {
 		_, err = store.Append(t.Context(), eventstore.StreamAppend{Stream: stream, Events: []eventstore.NewEvent{e}})
 		require.NoError(t, err)
 	}
-	r := &run{Checker: w.checker, realm: name}
+	r := &run{Checker: w.checker, realm: name, config: &keycloak.EventsConfig{}}
+	p := r.configProbe()
 	pulled := map[string]bool{}
-	add(&adapter.AdminEventReceived{Realm: name, ResourcePath: selfTestPath, Receipt: adapter.Receipt{Source: sourcePoll}})
-	source, next, err := r.arrived(t.Context(), 0, pulled)
+	add(&adapter.AdminEventReceived{Realm: name, ResourcePath: configPath, Receipt: adapter.Receipt{Source: sourcePoll}})
+	source, next, err := r.arrived(t.Context(), p, 0, pulled)
 	require.NoError(t, err)
 	require.Empty(t, source)
 	require.EqualValues(t, 1, next)
-	add(&adapter.AdminEventReceived{Realm: "globex", ResourcePath: selfTestPath, Receipt: adapter.Receipt{Source: "keycloak"}})
+	add(&adapter.AdminEventReceived{Realm: "globex", ResourcePath: configPath, Receipt: adapter.Receipt{Source: "keycloak"}})
 	add(&adapter.DeliveryConfirmed{Receipt: adapter.Receipt{Source: "keycloak"}})
-	source, _, err = r.arrived(t.Context(), next, pulled)
+	source, _, err = r.arrived(t.Context(), p, next, pulled)
 	require.NoError(t, err)
 	require.Equal(t, "keycloak", source)
 }
@@ -317,12 +466,10 @@ func (c cancelling) Wait(ctx context.Context, after eventstore.Position) (events
 func TestWriteText(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	require.NoError(t, WriteText(&b, Report{Realm: name, Items: []Item{
-		{Name: ItemViewRealm, Status: OK},
-		{Name: ItemViewUsers, Status: Missing, Detail: "Keycloak answered 403", Cost: "no reconciliation", Next: "give it"},
-		{Name: ItemPush, Status: NotTried, Detail: "it needs manage-events"},
-	}}))
-	require.Equal(t, `Realm acme: 1 thing is missing.
+	missing := Item{Name: ItemViewUsers, Status: Missing, Detail: "Keycloak answered 403", Cost: "no reconciliation", Next: "give it"}
+	open := Item{Name: ItemPush, Status: NotTried, Detail: "it needs manage-events"}
+	require.NoError(t, WriteText(&b, Report{Realm: name, Items: []Item{{Name: ItemViewRealm, Status: OK}, missing, open}}))
+	require.Equal(t, `Realm acme: 1 thing is missing, and 1 not proved.
 
   ok         role view-realm
   MISSING    role view-users: Keycloak answered 403
@@ -331,8 +478,48 @@ func TestWriteText(t *testing.T) {
   not tried  push: it needs manage-events
 `, b.String())
 	require.Error(t, WriteText(broken{}, Report{}))
+
+	require.Equal(t, "nothing is missing", headline(Report{}))
+	require.Equal(t, "2 things are missing", headline(Report{Items: []Item{missing, missing}}))
+	require.Equal(t, "not proved: pull, push. Everything else is there", headline(Report{Items: []Item{{Name: ItemPull, Status: Unknown}, open}}))
 }
 
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("pipe is closed") }
+
+// admin does something as the administrator of the realm master.
+func (w *world) admin(method, path string, body any) {
+	w.t.Helper()
+	form := url.Values{
+		"grant_type": {"password"}, "client_id": {"admin-cli"},
+		"username": {keycloaktest.AdminUser}, "password": {keycloaktest.AdminPassword},
+	}
+	var grant struct {
+		AccessToken string `json:"access_token"`
+	}
+	w.send(http.MethodPost, "/realms/master/protocol/openid-connect/token", "application/x-www-form-urlencoded", "", []byte(form.Encode()), &grant)
+	content, err := json.Marshal(body)
+	require.NoError(w.t, err)
+	w.send(method, path, "application/json", grant.AccessToken, content, nil)
+}
+
+func (w *world) send(method, path, contentType, token string, body []byte, into any) {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.keycloak.URL()+path, bytes.NewReader(body))
+	require.NoError(w.t, err)
+	req.Header.Set("Content-Type", contentType)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	require.NoError(w.t, err)
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(w.t, err)
+	require.NoError(w.t, resp.Body.Close())
+	require.Less(w.t, resp.StatusCode, 300, "%s %s: %s", method, path, answer)
+	if into != nil {
+		require.NoError(w.t, json.Unmarshal(answer, into))
+	}
+}

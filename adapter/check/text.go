@@ -12,20 +12,7 @@ var statusWords = map[Status]string{OK: "ok", Missing: "MISSING", Unknown: "unkn
 // is missing, what that costs and what to do.
 func WriteText(w io.Writer, report Report) error {
 	var b strings.Builder
-	missing := 0
-	for _, i := range report.Items {
-		if i.Status == Missing {
-			missing++
-		}
-	}
-	switch missing {
-	case 0:
-		fmt.Fprintf(&b, "Realm %s: nothing is missing.\n\n", report.Realm)
-	case 1:
-		fmt.Fprintf(&b, "Realm %s: 1 thing is missing.\n\n", report.Realm)
-	default:
-		fmt.Fprintf(&b, "Realm %s: %d things are missing.\n\n", report.Realm, missing)
-	}
+	fmt.Fprintf(&b, "Realm %s: %s.\n\n", report.Realm, headline(report))
 	for _, i := range report.Items {
 		line := fmt.Sprintf("  %-9s  %s", statusWords[i.Status], i.Name)
 		if i.Detail != "" {
@@ -43,4 +30,29 @@ func WriteText(w io.Writer, report Report) error {
 		return fmt.Errorf("writing the check: %w", err)
 	}
 	return nil
+}
+
+// headline says how a realm stands as a whole. It claims nothing of what was not proved.
+func headline(report Report) string {
+	missing := report.count(Missing)
+	text := fmt.Sprintf("%d things are missing", missing)
+	switch missing {
+	case 0:
+		text = "nothing is missing"
+	case 1:
+		text = "1 thing is missing"
+	}
+	var open []string
+	for _, i := range report.Items {
+		if i.Status == Unknown || i.Status == NotTried {
+			open = append(open, i.Name)
+		}
+	}
+	switch {
+	case len(open) == 0:
+		return text
+	case missing == 0:
+		return "not proved: " + strings.Join(open, ", ") + ". Everything else is there"
+	}
+	return fmt.Sprintf("%s, and %d not proved", text, len(open))
 }

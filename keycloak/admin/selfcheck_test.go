@@ -47,6 +47,28 @@ func TestGrantedRoles(t *testing.T) {
 	}
 }
 
+func TestLogIn(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(http.ResponseWriter, *http.Request) {})
+	ids := []string{`{"jti":"trrtcc:1"}`, `{"jti":"trrtcc:2"}`, `{}`}
+	s.tokenFor = func(w http.ResponseWriter, n int) {
+		if n > len(ids) {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"access_token":%q,"expires_in":60}`, token(ids[n-1]))
+	}
+	c := newClient(t, s.URL)
+	for _, want := range []string{"trrtcc:1", "trrtcc:2", ""} {
+		id, err := c.LogIn(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, id, "each login is a new one")
+	}
+	_, err := c.LogIn(t.Context())
+	var refused *admin.TokenError
+	require.ErrorAs(t, err, &refused)
+}
+
 func TestRepeatEventsConfigWritesWhatItRead(t *testing.T) {
 	t.Parallel()
 	// A member that keytrail does not know, and a number that a float64 would change.
