@@ -141,6 +141,9 @@ func TestServiceAccountHasTheRolesItWasGiven(t *testing.T) {
 	require.Empty(t, all.WebhookID)
 	require.Equal(t, http.StatusOK, get(all, "/users"))
 	require.Equal(t, http.StatusOK, get(all, "/admin-events"))
+	require.Equal(t, http.StatusOK, get(all, "/clients"))
+	require.Equal(t, http.StatusOK, get(all, "/roles"))
+	require.Equal(t, http.StatusNotFound, get(all, "/organizations"), "they are switched off; without the role it is a 403")
 
 	onlyEvents := server.TestRealm(t, kcserver.RealmOptions{Roles: []string{"view-events"}})
 	require.Equal(t, http.StatusForbidden, get(onlyEvents, "/users"))

@@ -26,9 +26,13 @@ const (
 	maxPage = 1 << 20
 )
 
-// KeytrailRoles are what keytrail's service account needs: to poll, to
-// reconcile (view-users, view-realm), to run commands (manage-users).
-var KeytrailRoles = []string{"view-events", "view-users", "view-realm", "manage-users"}
+// KeytrailRoles are what keytrail's service account needs for all that
+// README.md shows, and no more: to poll (view-events), to reconcile (view-users,
+// view-realm, view-clients, view-organizations), and to run commands
+// (manage-users, manage-organizations).
+var KeytrailRoles = []string{
+	"view-events", "view-users", "view-realm", "view-clients", "view-organizations", "manage-users", "manage-organizations",
+}
 
 // Listeners are the event listeners of a realm that sends webhooks.
 var Listeners = []string{"jboss-logging", "ext-event-webhook"}
