@@ -25,6 +25,9 @@
 // fields never seen are adopted (UserApiObserved), and the first complete run of a
 // realm adopts the users never heard of (UserApiBaselined).
 //
+// A run can be cancelled, by any process: one event on its stream ends it, and it looks
+// for that before each request.
+//
 // Baseline is the run that compares nothing: it adopts every live user as the starting
 // point, and is resumable.
 //

@@ -16,9 +16,8 @@ import (
 
 // readUser reads one live user, at the rate that the run may.
 func (n *run) readUser(ctx context.Context, id string) (keycloak.User, error) {
-	if err := n.Reads.Wait(ctx); err != nil {
-		// The context has ended, or would before it is this read's turn.
-		return keycloak.User{}, interrupted("waiting to read a user", err)
+	if err := n.turn(ctx); err != nil {
+		return keycloak.User{}, err
 	}
 	return n.Live.User(ctx, n.realm, id)
 }

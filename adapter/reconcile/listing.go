@@ -142,6 +142,9 @@ func (n *run) pages(ctx context.Context, counted int, visit func(page []keycloak
 	var previous []string
 	repeats, limit := 0, 2*counted+10*n.PageSize
 	for first := 0; ; {
+		if err := n.stillOurs(ctx); err != nil {
+			return err
+		}
 		readAt := n.Clock()
 		page, err := n.Live.Users(ctx, n.realm, first, n.PageSize)
 		if err != nil {
@@ -207,6 +210,10 @@ func (n *run) validateEmpty(ctx context.Context, counted int) error {
 			break
 		}
 		live, err := n.readUser(ctx, id)
+		var stop *stopError
+		if errors.As(err, &stop) {
+			return stop
+		}
 		wrong = err != nil || !isServiceAccount(live)
 	}
 	if ctx.Err() != nil {

@@ -421,9 +421,10 @@ func eachPage[T any](ctx context.Context, n *run, size int, id func(T) string, r
 // turn waits until the run may send another request.
 func (n *run) turn(ctx context.Context) error {
 	if err := n.Reads.Wait(ctx); err != nil {
+		// The context has ended, or would before it is this request's turn.
 		return interrupted("waiting to read", err)
 	}
-	return nil
+	return n.stillOurs(ctx)
 }
 
 // without notes that a field is not compared, from here on.

@@ -70,10 +70,13 @@ func (n *run) resolve(ctx context.Context) error {
 	})
 	var conflict *eventstore.ConflictError
 	if errors.As(err, &conflict) {
-		return aborted(&adapter.Error{
-			Code:   adapter.CodeRunInProgress,
-			Detail: fmt.Sprintf("run %s of realm %s was ended by another process", n.id, n.realm), Err: err,
-		})
+		if n.state.Version > 0 {
+			n.unsure = nil
+			if err := n.stillOurs(ctx); err != nil {
+				return err
+			}
+		}
+		return n.endedElsewhere(err)
 	}
 	if err != nil {
 		return fmt.Errorf("recording run %s: %w", n.id, err)
@@ -305,7 +308,7 @@ func (n *run) abort(ctx context.Context, why *stopError) (Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	var err error
-	if why.err.Code != adapter.CodeRunInProgress {
+	if n.state.Status != adapter.RunAborted && why.err.Code != adapter.CodeRunInProgress {
 		if err = n.resolve(ctx); err == nil && n.state.Status == adapter.RunCompleted {
 			return n.result(), nil
 		}
@@ -340,35 +343,21 @@ func message(e *adapter.Error) string {
 
 // endInterrupted ends an earlier run that a crash has left open. Only one run at a
 // time is under way, so nobody is working on it; where somebody is after all, that
-// run notices on its next append.
+// run notices before its next request.
 func (n *run) endInterrupted(ctx context.Context, id uuid.UUID) error {
-	e, err := n.Codec.Encode(ctx, adapter.Draft{
-		OccurredAt: n.Clock(), Meta: n.meta(adapter.System(source)),
-		Payload: &adapter.ReconciliationAborted{
-			RunID: id, Realm: n.realm, Status: string(adapter.RunAborted), Code: adapter.CodeInterrupted,
-			Message: "the process ended before the run did",
-		},
-	})
+	events, err := n.Codec.ReadStream(ctx, n.Store, adapter.ReconciliationStream(id))
 	if err != nil {
 		return err
 	}
-	stream := adapter.ReconciliationStream(id)
-	events, err := n.Codec.ReadStream(ctx, n.Store, stream)
-	if err != nil {
-		return err
-	}
-	state, _ := adapter.FoldReconciliation(events)
-	if state.Status != adapter.RunRunning {
+	if state, _ := adapter.FoldReconciliation(events); state.Status != adapter.RunRunning {
 		return nil
 	}
-	_, err = n.Store.Append(ctx, eventstore.StreamAppend{
-		Stream: stream, Expected: eventstore.ExpectVersion(state.Version), Events: []eventstore.NewEvent{e},
-	})
+	_, err = n.endRun(ctx, events, adapter.CallContext{Actor: adapter.System(source), Source: source}, died)
 	var conflict *eventstore.ConflictError
-	if err != nil && !errors.As(err, &conflict) {
-		return fmt.Errorf("ending run %s: %w", id, err)
+	if errors.As(err, &conflict) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // result is the run as it stands.
