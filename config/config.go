@@ -341,22 +341,21 @@ func (l *loader) apply() {
 			continue
 		}
 		if s.Default != "" {
-			if p := s.set(l.config, s.Default); p != nil { // a test sees to it that there is none
-				l.fault(Fault{Path: s.Path, Source: "default", Value: s.Default, Problem: p.says, Try: p.try})
-			}
+			// A test sees to it that there is no fault in one.
+			l.faultsOf(Fault{Path: s.Path, Source: "default", Value: s.Default}, s.set(l.config, s.Default))
 		}
 		g, ok := l.given[s.Path]
 		if !ok {
 			continue
 		}
 		l.config.origins[s.Path] = g.from
-		if p := s.set(l.config, g.value); p != nil {
+		if all := s.set(l.config, g.value); len(all) > 0 {
 			l.bad[s.Path] = true
-			f := Fault{Path: s.Path, Source: g.from, Value: withoutCredentials(g.value), Problem: p.says, Try: p.try}
+			f := Fault{Path: s.Path, Source: g.from, Value: withoutCredentials(g.value)}
 			if s.Secret {
 				f.Value = ""
 			}
-			l.fault(f)
+			l.faultsOf(f, all)
 		}
 	}
 }
@@ -397,13 +396,16 @@ func (l *loader) rules(withoutClient bool) {
 		return !ok && !l.bad[path]
 	}
 	switch {
-	case l.bad["keycloak.url"]:
-	case c.Keycloak.URL != "":
+	case l.bad["keycloak.url"] || c.Keycloak.URL != "": // a bad one is given all the same
+		given := "keycloak.url is given"
+		if from, ok := c.origins["keycloak.url"]; ok {
+			given += " (" + from + ")"
+		}
 		for _, path := range []string{"keycloak.client_id", "keycloak.client_secret"} {
 			if missing(path) && !withoutClient {
 				l.fault(Fault{
-					Path: path, Problem: "is missing, and keycloak.url is given (" + c.Origin("keycloak.url") + ")",
-					Try: "set " + l.howTo(path) + "; `keytrail keycloak setup` creates the service account",
+					Path: path, Problem: "is missing, and " + given,
+					Try: "set " + l.howTo(path) + "; the README says under \"The service account\" what client that is",
 				})
 			}
 		}

@@ -65,6 +65,22 @@ type problem struct {
 	try  string
 }
 
+// one is the answer of a check that ends with the first problem.
+func one(p *problem) []problem {
+	if p == nil {
+		return nil
+	}
+	return []problem{*p}
+}
+
+// faultsOf makes a fault of each problem of a value.
+func (l *loader) faultsOf(f Fault, all []problem) {
+	for _, p := range all {
+		f.Problem, f.Try = p.says, p.try
+		l.fault(f)
+	}
+}
+
 // closest returns the known name that name was most likely meant to be.
 func closest(name string, known []string) (string, bool) {
 	best, distance := "", 1+max(1, len(name)/3)

@@ -138,8 +138,7 @@ func (w fileWalk) text(n *yaml.Node, path string, kind Kind) (text string, ok bo
 	case n.Kind == yaml.ScalarNode:
 		return n.Value, true
 	case kind == KindList && n.Kind == yaml.SequenceNode:
-		items, ok := w.list(n, path)
-		return strings.Join(items, ","), ok
+		return strings.Join(w.list(n, path), ","), true
 	case kind == KindList:
 		w.faultAt(line, path, "is not a list", "write [one, two], or one,two")
 	default:
@@ -149,25 +148,20 @@ func (w fileWalk) text(n *yaml.Node, path string, kind Kind) (text string, ok bo
 	return "", false
 }
 
-// list returns the items of a sequence, or of a text with commas.
-func (w fileWalk) list(n *yaml.Node, path string) (items []string, ok bool) {
-	n = resolve(n)
-	if n.Kind == yaml.ScalarNode {
-		for item := range strings.SplitSeq(n.Value, ",") {
-			items = append(items, strings.TrimSpace(item))
-		}
-		return items, true
-	}
+// list returns the items of a sequence. Those that are no plain text are reported and
+// left out, so that the others are judged as well.
+func (w fileWalk) list(n *yaml.Node, path string) []string {
+	var items []string
 	for i, item := range n.Content {
 		item = resolve(item)
 		if item.Kind != yaml.ScalarNode || isNull(item) || strings.Contains(item.Value, ",") {
 			w.bad[path] = true
 			w.faultAt(item, fmt.Sprintf("%s[%d]", path, i), "is not a single value", "write each item as plain text, without a comma")
-			return nil, false
+			continue
 		}
 		items = append(items, item.Value)
 	}
-	return items, true
+	return items
 }
 
 // resolve follows an alias (*name) to what it stands for.
@@ -177,6 +171,8 @@ func resolve(n *yaml.Node) *yaml.Node {
 	}
 	return n
 }
+
+func isMapping(n *yaml.Node) bool { return n.Kind == yaml.MappingNode }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 

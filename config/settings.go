@@ -46,7 +46,7 @@ type Setting struct {
 // setting adds to a Setting how its value gets in and out of a Config.
 type setting struct {
 	Setting
-	set func(c *Config, value string) *problem
+	set func(c *Config, value string) []problem
 	get func(c *Config) string // the text to print; not called for secrets
 }
 
@@ -64,94 +64,94 @@ func Settings() []Setting {
 var table = buildTable([]setting{
 	{
 		Setting{Path: "store.url", Kind: KindStoreURL, Default: "sqlite:keytrail.db", Description: "where the events are kept: sqlite:PATH or postgres://…"},
-		func(c *Config, v string) *problem { return setStoreURL(&c.Store.URL, v) },
+		func(c *Config, v string) []problem { return one(setStoreURL(&c.Store.URL, v)) },
 		func(c *Config) string { return c.Store.URL.String() },
 	},
 	{
 		Setting{Path: "store.admin_url", Kind: KindStoreURL, Description: "role that owns the tables, for migrate and partitions; the store URL's role may then only read and append (default: the store URL)"},
-		func(c *Config, v string) *problem {
+		func(c *Config, v string) []problem {
 			if v == "" {
 				return nil
 			}
-			return setStoreURL(&c.Store.AdminURL, v)
+			return one(setStoreURL(&c.Store.AdminURL, v))
 		},
 		func(c *Config) string { return c.Store.AdminURL.String() },
 	},
 	{
 		Setting{Path: "listen", Kind: KindAddress, Default: "127.0.0.1:8085", Description: "host:port of webhooks, API and page"},
-		func(c *Config, v string) *problem { return setListen(&c.Listen, v) },
+		func(c *Config, v string) []problem { return one(setListen(&c.Listen, v)) },
 		func(c *Config) string { return c.Listen },
 	},
 	{
 		Setting{Path: "webhook.secret", Kind: KindSecret, Description: "secret of the source keycloak; two separated by a comma during rotation (default: none, unsigned events only from loopback)"},
-		func(c *Config, v string) *problem { return setSecret(&c.Webhook.Secret, v, 2) },
+		func(c *Config, v string) []problem { return one(setSecret(&c.Webhook.Secret, v, 2)) },
 		nil,
 	},
 	{
 		Setting{Path: "public_url", Kind: KindURL, Description: "where Keycloak and people reach keytrail, such as https://keytrail.example.com (default: http:// and the listen address)"},
-		func(c *Config, v string) *problem {
-			return setURL(&c.PublicURL, v, "https://keytrail.example.com")
+		func(c *Config, v string) []problem {
+			return one(setURL(&c.PublicURL, v, "https://keytrail.example.com"))
 		},
 		func(c *Config) string { return c.PublicURL },
 	},
 	{
 		Setting{Path: "keycloak.url", Kind: KindURL, Description: "base URL of Keycloak, context path included (default: none, webhooks only)"},
-		func(c *Config, v string) *problem { return setKeycloakURL(&c.Keycloak.URL, v) },
+		func(c *Config, v string) []problem { return one(setKeycloakURL(&c.Keycloak.URL, v)) },
 		func(c *Config) string { return c.Keycloak.URL },
 	},
 	{
 		Setting{Path: "keycloak.realms", Kind: KindList, Description: "realms to poll and reconcile, separated by commas"},
-		func(c *Config, v string) *problem { return setRealms(&c.Keycloak.Realms, v) },
+		func(c *Config, v string) []problem { return setRealms(&c.Keycloak.Realms, v) },
 		func(c *Config) string { return strings.Join(c.Keycloak.Realms, ",") },
 	},
 	{
 		Setting{Path: "keycloak.client_id", Kind: KindText, Description: "client of the service account (client credentials)"},
-		func(c *Config, v string) *problem { return setText(&c.Keycloak.ClientID, v) },
+		func(c *Config, v string) []problem { return one(setText(&c.Keycloak.ClientID, v)) },
 		func(c *Config) string { return c.Keycloak.ClientID },
 	},
 	{
 		Setting{Path: "keycloak.client_secret", Kind: KindSecret, Description: "secret of that client"},
-		func(c *Config, v string) *problem { return setSecret(&c.Keycloak.ClientSecret, v, 1) },
+		func(c *Config, v string) []problem { return one(setSecret(&c.Keycloak.ClientSecret, v, 1)) },
 		nil,
 	},
 	{
 		Setting{Path: "keycloak.auth_realm", Kind: KindText, Default: "master", Description: "realm of that client"},
-		func(c *Config, v string) *problem {
+		func(c *Config, v string) []problem {
 			if p := checkRealm(v); p != nil {
-				return p
+				return one(p)
 			}
-			return setText(&c.Keycloak.AuthRealm, v)
+			return one(setText(&c.Keycloak.AuthRealm, v))
 		},
 		func(c *Config) string { return c.Keycloak.AuthRealm },
 	},
 	{
 		Setting{Path: "poll.interval", Kind: KindDuration, Default: "60s", Description: "how often the stored events of each realm are fetched; 0 switches off"},
-		func(c *Config, v string) *problem { return setDuration(&c.Poll.Interval, v, "60s") },
+		func(c *Config, v string) []problem { return one(setDuration(&c.Poll.Interval, v, "60s")) },
 		func(c *Config) string { return durationText(c.Poll.Interval) },
 	},
 	{
 		Setting{Path: "reconcile.interval", Kind: KindDuration, Default: "6h", Description: "how often each realm is compared with Keycloak; 0 switches off"},
-		func(c *Config, v string) *problem { return setDuration(&c.Reconcile.Interval, v, "6h") },
+		func(c *Config, v string) []problem { return one(setDuration(&c.Reconcile.Interval, v, "6h")) },
 		func(c *Config) string { return durationText(c.Reconcile.Interval) },
 	},
 	{
 		Setting{Path: "api.token", Kind: KindSecret, Description: "bearer token for API and page (default: none, requests only from loopback)"},
-		func(c *Config, v string) *problem { return setSecret(&c.API.Token, v, 1) },
+		func(c *Config, v string) []problem { return one(setSecret(&c.API.Token, v, 1)) },
 		nil,
 	},
 	{
 		Setting{Path: "reconcile.settle", Kind: KindDuration, Default: "60s", Description: "differences younger than this are not reported"},
-		func(c *Config, v string) *problem { return setDuration(&c.Reconcile.Settle, v, "60s") },
+		func(c *Config, v string) []problem { return one(setDuration(&c.Reconcile.Settle, v, "60s")) },
 		func(c *Config) string { return durationText(c.Reconcile.Settle) },
 	},
 	{
 		Setting{Path: "log.format", Kind: KindChoice, Choices: []string{"text", "json"}, Default: "text", Description: "format of the log lines"},
-		func(c *Config, v string) *problem { return setChoice(&c.Log.Format, v, []string{"text", "json"}) },
+		func(c *Config, v string) []problem { return one(setChoice(&c.Log.Format, v, []string{"text", "json"})) },
 		func(c *Config) string { return c.Log.Format },
 	},
 	{
 		Setting{Path: "log.level", Kind: KindChoice, Choices: []string{"debug", "info", "warn", "error"}, Default: "info", Description: "least level that is logged"},
-		func(c *Config, v string) *problem { return setLevel(&c.Log.Level, v) },
+		func(c *Config, v string) []problem { return one(setLevel(&c.Log.Level, v)) },
 		func(c *Config) string { return strings.ToLower(c.Log.Level.String()) },
 	},
 })
@@ -249,7 +249,7 @@ func setKeycloakURL(into *string, value string) *problem {
 	return nil
 }
 
-func setRealms(into *[]string, value string) *problem {
+func setRealms(into *[]string, value string) (all []problem) {
 	if value == "" {
 		*into = nil
 		return nil
@@ -257,16 +257,23 @@ func setRealms(into *[]string, value string) *problem {
 	var realms []string
 	for realm := range strings.SplitSeq(value, ",") {
 		realm = strings.TrimSpace(realm)
-		if p := checkRealm(realm); p != nil {
-			return p
+		p := checkRealm(realm)
+		switch {
+		case p != nil && realm != "":
+			p.says += fmt.Sprintf(": %q", withoutCredentials(realm))
+		case p == nil && slices.Contains(realms, realm):
+			p = &problem{fmt.Sprintf("names the realm %q twice", realm), "name each realm once, such as acme,globex"}
 		}
-		if slices.Contains(realms, realm) {
-			return &problem{fmt.Sprintf("names the realm %q twice", realm), "name each realm once, such as acme,globex"}
+		// Several empty names, or one name thrice, are one mistake.
+		if p != nil && !slices.Contains(all, *p) {
+			all = append(all, *p)
 		}
 		realms = append(realms, realm)
 	}
-	*into = realms
-	return nil
+	if len(all) == 0 {
+		*into = realms
+	}
+	return all
 }
 
 func checkRealm(realm string) *problem {

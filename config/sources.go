@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ var (
 	laterAuths    = []string{"jwt", "basic", "header", "standard-webhooks"}
 	sourceKeys    = []string{"auth", "dialect", "exclude", "include", "realm", "secret", "secret_file"}
 	sourceName    = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
-	eventType     = regexp.MustCompile(`^[A-Za-z0-9_.:-]*\*?$`)
+	eventType     = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_.:-]*)?\*?$`)
 )
 
 // Source is one sender of webhooks, reached at /webhooks/NAME.
@@ -70,6 +71,7 @@ func (w fileWalk) sources(n *yaml.Node) {
 		path := "sources." + name
 		if !sourceName.MatchString(name) {
 			w.faultAt(value, path, "has a name that cannot stand in /webhooks/NAME", "use lower-case letters, digits, - and _, 63 at most, such as partner-eu")
+			w.source(value, name) // for its other faults
 			return
 		}
 		w.config.Sources = append(w.config.Sources, w.source(value, name))
@@ -80,6 +82,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 	path := "sources." + name
 	s := Source{Name: name, Dialect: DialectAuto, Auth: AuthHMACSHA256, origin: at(w.name, n.Line)}
 	faults := len(w.faults)
+	faulty := map[string]bool{} // keys whose value has a fault
 	var secret, secretFile string
 	var found bool // the file of secret_file
 	var secretNode *yaml.Node
@@ -91,47 +94,53 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 		}
 		if !slices.Contains(sourceKeys, key) {
 			w.unknown(value, full, key, sourceKeys)
+			if like, ok := closest(key, sourceKeys); ok {
+				faulty[like] = true // it is most likely there, misspelt
+			}
 			return
 		}
 		text, ok := w.text(value, full, kind)
+		faulty[key] = faulty[key] || !ok
 		if !ok || text == "" {
 			return
 		}
-		var p *problem
+		var all []problem
 		switch key {
 		case "dialect":
 			s.Dialect = Dialect(text)
-			p = choice(text, dialects, laterDialects)
+			all = one(choice(text, dialects, laterDialects))
 		case "auth":
 			s.Auth = Auth(text)
-			p = choice(text, auths, laterAuths)
+			all = one(choice(text, auths, laterAuths))
 		case "realm":
-			if p = checkRealm(text); p == nil {
+			p := checkRealm(text)
+			if p == nil {
 				p = setText(&s.Realm, text)
 			}
+			all = one(p)
 		case "secret":
 			secret, secretNode = text, value
-			p = checkSecret(text, 2)
+			all = one(checkSecret(text, 2))
 		case "secret_file":
 			secretFile, secretNode = text, value
-			var content string
-			if content, found, p = w.secretFile(text); p == nil {
+			content, ok, p := w.secretFile(text)
+			if found = ok; p == nil {
 				p = checkSecret(content, 2)
 				s.Secret = NewSecret(content)
 				s.secretOrigin = at(w.name, value.Line) + " (" + text + ")"
 			}
+			all = one(p)
 		case "include":
-			s.Include, p = eventTypes(text)
+			s.Include, all = eventTypes(text)
 		case "exclude":
-			s.Exclude, p = eventTypes(text)
+			s.Exclude, all = eventTypes(text)
 		}
-		if p != nil {
-			f := Fault{Path: full, Source: at(w.name, value.Line), Value: withoutCredentials(text), Problem: p.says, Try: p.try}
-			if key == "secret" || key == "secret_file" && !found {
-				f.Value = ""
-			}
-			w.fault(f)
+		f := Fault{Path: full, Source: at(w.name, value.Line), Value: withoutCredentials(text)}
+		if key == "secret" || key == "secret_file" && !found {
+			f.Value = ""
 		}
+		w.faultsOf(f, all)
+		faulty[key] = faulty[key] || len(all) > 0
 	})
 	if secret != "" {
 		s.Secret, s.secretOrigin = NewSecret(secret), at(w.name, secretNode.Line)
@@ -148,7 +157,7 @@ func (w fileWalk) source(n *yaml.Node, name string) Source {
 		w.faultAt(secretNode, path+".secret", "is given twice, by value and by file", "keep secret_file")
 	case s.Auth == AuthNone && hasSecret:
 		w.faultAt(secretNode, path+".secret", "has no use with auth: none", "remove it, or say auth: hmac-sha256")
-	case strings.HasPrefix(string(s.Auth), "hmac-") && !hasSecret && name != builtIn && len(w.faults) == faults:
+	case (isNull(resolve(n)) || isMapping(resolve(n))) && !hasSecret && s.Auth != AuthNone && name != builtIn && !faulty["auth"] && !faulty["secret"] && !faulty["secret_file"]:
 		w.faultAt(n, path+".secret", "is missing", "set secret_file, or say auth: none to take unsigned events from loopback")
 	}
 	if len(w.faults) > faults {
@@ -201,14 +210,18 @@ func choice(value string, built, later []string) *problem {
 	return nil
 }
 
-func eventTypes(text string) ([]string, *problem) {
-	var types []string
+// eventTypes reads event types; those that are none are left out.
+func eventTypes(text string) (types []string, all []problem) {
 	for t := range strings.SplitSeq(text, ",") {
 		t = strings.TrimSpace(t)
-		if t == "" || !eventType.MatchString(t) {
-			return nil, &problem{"has an item that is no event type", "such as admin.USER-CREATE, or access.* for all that begin so"}
+		if t == "" || t == "true" || t == "false" || !eventType.MatchString(t) {
+			all = append(all, problem{
+				fmt.Sprintf("has an item that is no event type: %q", withoutCredentials(t)),
+				"such as admin.USER-CREATE, or access.* for all that begin so",
+			})
+			continue
 		}
 		types = append(types, t)
 	}
-	return types, nil
+	return types, all
 }
