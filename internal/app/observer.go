@@ -16,9 +16,7 @@ const observeRate = 5
 // observer reads users of the realms whose events left something open.
 func (a *App) observer(realms []string) *interpret.Observer {
 	return &interpret.Observer{
-		Unread: func(ctx context.Context, before time.Time, limit int) ([]adapter.User, error) {
-			return a.Users.Unread(ctx, realms, before, limit)
-		},
+		Realms: realms, Unread: a.Users.Unread,
 		Read: func(ctx context.Context, user adapter.UserRef, why adapter.Unread) error {
 			ctx = adapter.WithCall(ctx, adapter.CallContext{
 				Actor: adapter.System("observe"), Reason: why.Because, Source: "observe",
