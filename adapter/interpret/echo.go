@@ -56,6 +56,13 @@ func (c call) echoedBy(d adapter.Decoded) bool {
 	return slices.ContainsFunc(c.echoes, func(e adapter.Echo) bool { return e.DeliveryEventID == d.ID })
 }
 
+// createdUnknown reports a creation that succeeded with an answer that did not tell
+// whom: its user event is still to come, with the first echo.
+func (c call) createdUnknown() bool {
+	return c.outcome == adapter.TypeApiCallSucceeded && c.userID == "" && len(c.echoes) == 0 &&
+		c.intent.Method == http.MethodPost && c.intent.URLTemplate == usersURL
+}
+
 // findCall returns the call of ours that a delivery reports back.
 func (i *Interpreter) findCall(ctx context.Context, d adapter.Decoded) (call, bool, error) {
 	p, ok := d.Payload.(*adapter.AdminEventReceived)
@@ -73,7 +80,7 @@ var stamped = map[string]struct {
 	resource, operation string
 	path                keycloak.PathKind
 }{
-	http.MethodPost + " " + realmURL + "/users":                           {keycloak.ResourceUser, keycloak.OperationCreate, keycloak.PathUser},
+	http.MethodPost + " " + usersURL:                                      {keycloak.ResourceUser, keycloak.OperationCreate, keycloak.PathUser},
 	http.MethodPut + " " + userURL:                                        {keycloak.ResourceUser, keycloak.OperationUpdate, keycloak.PathUser},
 	http.MethodPost + " " + userURL + "/role-mappings/realm":              {keycloak.ResourceRealmRoleMapping, keycloak.OperationCreate, keycloak.PathRoleMappingRealm},
 	http.MethodDelete + " " + userURL + "/role-mappings/realm":            {keycloak.ResourceRealmRoleMapping, keycloak.OperationDelete, keycloak.PathRoleMappingRealm},
@@ -238,9 +245,10 @@ func (i *Interpreter) abandoned(c call) bool {
 //
 // A call's change is told on the user's stream once. The invariant behind it: whoever
 // appends that user event appends ApiCallSucceeded in the same transaction, at the
-// version of the call's stream at which it saw no ApiCallSucceeded. Of two that race,
-// the live writer, this consumer in any process, or the Settler, the store refuses the
-// second, which reads the stream again and finds the first. So writerTime decides who
+// version of the call's stream at which it saw no ApiCallSucceeded; or, where that one
+// could not tell who was created, the first ApiCallEchoed, at a version at which it saw
+// none. Of two that race, the live writer, this consumer in any process, or the Settler,
+// the store refuses the second, which reads the stream again and finds the first. So writerTime decides who
 // tells the change, which the writer does better, and never how often it is told. A
 // repetition after a crash has the same derived ids, and appends nothing new.
 func (i *Interpreter) recordEcho(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload) error {
@@ -279,6 +287,12 @@ func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c cal
 		note = "the outcome was never recorded; Keycloak's own event proves that it was done"
 	case len(onCall.Events) == 0:
 		return nil
+	case c.createdUnknown() && change != nil:
+		onUser, err := i.told(ctx, d, c, change, cause)
+		if err != nil {
+			return err
+		}
+		return i.append(ctx, onCall, onUser)
 	default:
 		return i.append(ctx, onCall)
 	}

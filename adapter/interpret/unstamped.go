@@ -42,7 +42,8 @@ var unstamped = map[string]struct{ resource, operation string }{
 
 const (
 	realmURL        = "/admin/realms/{realm}"
-	userURL         = realmURL + "/users/{id}"
+	usersURL        = realmURL + "/users"
+	userURL         = usersURL + "/{id}"
 	organizationURL = realmURL + "/organizations/{organization}"
 )
 

@@ -14,6 +14,7 @@ import (
 	"github.com/keytrail/keytrail/adapter/interpret"
 	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak/admin"
 )
 
 // killed is a store to whom a process is dead as soon as it has an outcome to record.
@@ -159,4 +160,55 @@ func TestAWriterThatWasTakenForDead(t *testing.T) {
 	require.NotNil(t, c.Echo)
 	b.pull()
 	require.Equal(t, []string{adapter.TypeUserApiCreated, adapter.TypeUserApiDisabled, adapter.TypeUserApiEnabled}, b.types(adapter.UserStream("acme", bob)))
+}
+
+// keycloakWithoutLocation is a Keycloak behind a proxy that drops the Location, which is
+// all that tells who was created.
+type keycloakWithoutLocation struct {
+	outbound.Keycloak
+	then func()
+}
+
+func (k keycloakWithoutLocation) CreateUser(ctx context.Context, realm string, body admin.UserBody) (string, error) {
+	_, err := k.Keycloak.CreateUser(ctx, realm, body)
+	k.then()
+	return "", err
+}
+
+// Who was created is told by the echo where the answer does not, before the outcome is
+// recorded and after.
+func TestAnAnswerWithoutALocation(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		before bool
+		known  bool
+	}{"the echo comes later": {}, "the echo comes before the outcome": {before: true, known: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.commands.Keycloak = keycloakWithoutLocation{b.client, func() {
+				if c.before {
+					b.pull()
+				}
+			}}
+			out, err := b.commands.CreateUser(b.ctx, "acme", outbound.NewUser{Profile: adapter.Profile{Username: adapter.Set("zed")}})
+			require.NoError(t, err)
+			require.Equal(t, adapter.CallSucceeded, out.Status)
+			live, ok := b.realm.UserByName("zed")
+			require.True(t, ok)
+			if c.known {
+				require.Equal(t, live.ID, out.UserID)
+			}
+			b.pull()
+			b.pull()
+			b.settle()
+			events := b.events(adapter.UserStream("acme", live.ID))
+			require.Len(t, events, 1)
+			require.Equal(t, "alice", events[0].Meta.Actor.ID)
+			require.Equal(t, "left the company", events[0].Meta.Reason)
+			require.Equal(t, out.CorrelationID, events[0].CorrelationID)
+			require.Equal(t, "command", events[0].Payload.(*adapter.UserApiCreated).Via)
+			require.Equal(t, live.ID, b.call(out.CallID).Echo.UserID)
+		})
+	}
 }
