@@ -3,6 +3,7 @@ package interpret
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -69,6 +70,18 @@ type failures struct {
 
 const allRealms = ""
 
+// forget drops users of the realms who would be due, and are not among those listed:
+// something else has read them, or they are gone.
+func (f *failures) forget(listed []adapter.User, realms []string, now time.Time) {
+	due := make(map[adapter.UserRef]bool, len(listed))
+	for _, u := range listed {
+		due[refOf(u)] = true
+	}
+	maps.DeleteFunc(f.users, func(ref adapter.UserRef, again retry) bool {
+		return !due[ref] && !now.Before(again.at) && slices.Contains(realms, ref.Realm)
+	})
+}
+
 // stopped reports whether nobody in the realm is to be read yet.
 func (f *failures) stopped(realm string, now time.Time) bool {
 	return now.Before(f.realms[allRealms].at) || now.Before(f.realms[realm].at)
@@ -113,9 +126,13 @@ func (o *Observer) turn(ctx context.Context, failed *failures) error {
 	if len(realms) == 0 {
 		return nil
 	}
-	users, err := o.Unread(ctx, realms, now.Add(-observeSettle), observePage+len(failed.users))
+	limit := observePage + len(failed.users)
+	users, err := o.Unread(ctx, realms, now.Add(-observeSettle), limit)
 	if err != nil {
 		return err
+	}
+	if len(users) < limit { // these are all
+		failed.forget(users, realms, now)
 	}
 	// Those that have not failed come first: where a realm was stopped because of a user
 	// whom nobody may read, another one finds out that it need not be.

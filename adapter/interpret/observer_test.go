@@ -25,7 +25,8 @@ type observed struct {
 	// read answers a read, and reads says when which user was read, in seconds.
 	read  func(adapter.UserRef) error
 	reads map[string][]int
-	limit int
+	// asked, where not nil, is called before users are listed.
+	asked func(passed time.Duration, limit int)
 }
 
 func newObserved(refs ...adapter.UserRef) *observed {
@@ -37,7 +38,9 @@ func newObserved(refs ...adapter.UserRef) *observed {
 }
 
 func (o *observed) unread(_ context.Context, realms []string, before time.Time, limit int) ([]adapter.User, error) {
-	o.limit = limit
+	if o.asked != nil {
+		o.asked(time.Since(o.start), limit)
+	}
 	var due []adapter.User
 	for ref, since := range o.open {
 		if slices.Contains(realms, ref.Realm) && !since.After(before) {
@@ -173,5 +176,29 @@ func TestAUserWhomNobodyMayReadKeepsNobodyWaiting(t *testing.T) {
 		require.Less(t, o.reads["acme/1"][0], 120)
 		require.Less(t, o.reads["acme/2"][0], 120)
 		require.Less(t, len(o.reads["acme/hidden"])+len(o.reads["acme/concealed"]), 200)
+	})
+}
+
+// A user who could not be read, and was read by somebody else since, is forgotten: what
+// is remembered does not grow, and a new doubt begins with a short pause.
+func TestTheObserverForgetsWhatIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := newObserved(user("acme", "broken"), user("acme", "still"))
+		o.read = func(adapter.UserRef) error { return errors.New("no answer") }
+		var limit int
+		o.asked = func(passed time.Duration, asked int) {
+			switch passed.Round(time.Second) {
+			case 20 * time.Second:
+				delete(o.open, user("acme", "broken"))
+			case 50 * time.Second:
+				o.open[user("acme", "broken")] = time.Now()
+				limit = asked
+			}
+		}
+		o.run(t, []string{"acme"}, time.Minute)
+		require.Equal(t, []int{2, 7, 17, 37}, o.reads["acme/still"])
+		require.Equal(t, []int{2, 7, 17, 52, 57}, o.reads["acme/broken"])
+		require.Equal(t, 101, limit, "a page, and the one who still could not be read")
 	})
 }
