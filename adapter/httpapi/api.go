@@ -27,6 +27,7 @@ func (s *Server) api() []route {
 		{http.MethodGet, "/reconciliations", s.listReconciliations},
 		{http.MethodGet, "/reconciliations/{id}", s.showReconciliation},
 		{http.MethodGet, "/reconciliations/{id}/findings", s.listFindings},
+		{http.MethodPost, "/reconciliations/{id}/cancel", s.cancelReconciliation},
 
 		{http.MethodGet, "/projections", s.listProjections},
 		{http.MethodPost, "/projections/{name}/rebuild", s.rebuildProjection},

@@ -298,6 +298,13 @@ func operations() []operation {
 		list("/reconciliations", "listReconciliations", "reconciliation", "List runs without findings, newest first", typeOf[page[adapter.Reconciliation]](), append([]parameter{realmFilter}, listing...)),
 		show("/reconciliations/{id}", "showReconciliation", "reconciliation", "Show one run with its first findings", typeOf[adapter.Reconciliation](), nil, adapter.CodeNotFound),
 		list("/reconciliations/{id}/findings", "listFindings", "reconciliation", "List a run's findings", typeOf[page[adapter.Finding]](), listing, adapter.CodeNotFound),
+		{
+			method: http.MethodPost, path: apiRoot + "/reconciliations/{id}/cancel", id: "cancelReconciliation", tag: "reconciliation", summary: "End a run",
+			description: "A run of another process stops before its next request to Keycloak. What a run has adopted stays. 400 where the run is over already.",
+			body:        reasonOnly(),
+			answers:     []described{answers(http.StatusOK, "Ended: the run is aborted, with code interrupted.", typeOf[adapter.Reconciliation]())},
+			problems:    []adapter.Code{adapter.CodeNotFound, adapter.CodeKeycloakNotConfigured, adapter.CodeInterrupted, adapter.CodeNotBuilt},
+		},
 
 		list("/projections", "listProjections", "operations", "List the projections and consumers, all on one page", typeOf[page[ProjectionStatus]](), nil),
 		{

@@ -20,13 +20,17 @@ type ReconciliationReader interface {
 	Findings(ctx context.Context, runID uuid.UUID, limit int, cursor string) ([]adapter.Finding, string, error)
 }
 
-// Reconciler starts reconciliation runs.
+// Reconciler starts and ends reconciliation runs.
 type Reconciler interface {
 	// Start begins a run of the realm on behalf of whoever stands in ctx
 	// (adapter.WithCall) and returns it once its start is recorded. The run goes on when
 	// ctx ends. Errors are *adapter.Error: CodeRunInProgress where one is under way,
 	// CodeInvalidRequest or CodeNotFound for a realm that cannot be reconciled.
 	Start(ctx context.Context, realm string) (adapter.Reconciliation, error)
+	// Cancel ends a run, in whichever process it is under way, and returns it as it is
+	// then. Errors are *adapter.Error: CodeNotFound for an unknown run, and
+	// CodeInvalidRequest for one that is over already.
+	Cancel(ctx context.Context, runID uuid.UUID) (adapter.Reconciliation, error)
 }
 
 // startReconciliation is POST /realms/{realm}/reconciliations: 202 with the run, whose
@@ -37,8 +41,7 @@ func (s *Server) startReconciliation(w http.ResponseWriter, r *http.Request) err
 		return err
 	}
 	if s.Reconciler == nil {
-		return adapter.Errorf(adapter.CodeKeycloakNotConfigured, "no Keycloak is configured, so there is nothing to compare with").
-			WithTry("set KEYTRAIL_KEYCLOAK_URL, KEYTRAIL_KEYCLOAK_CLIENT_ID and KEYTRAIL_KEYCLOAK_CLIENT_SECRET")
+		return nothingToCompare()
 	}
 	run, err := s.Reconciler.Start(command.context(r.Context()), param(r, "realm"))
 	if err != nil {
@@ -46,6 +49,32 @@ func (s *Server) startReconciliation(w http.ResponseWriter, r *http.Request) err
 	}
 	w.Header().Set("Location", apiRoot+"/reconciliations/"+run.RunID.String())
 	return answer(w, http.StatusAccepted, runView(run))
+}
+
+// cancelReconciliation is POST /reconciliations/{id}/cancel: 200 with the run, which is
+// aborted.
+func (s *Server) cancelReconciliation(w http.ResponseWriter, r *http.Request) error {
+	command, err := readRequest(w, r)
+	if err != nil {
+		return err
+	}
+	id, err := runID(r)
+	if err != nil {
+		return err
+	}
+	if s.Reconciler == nil {
+		return nothingToCompare()
+	}
+	run, err := s.Reconciler.Cancel(command.context(r.Context()), id)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, runView(run))
+}
+
+func nothingToCompare() error {
+	return adapter.Errorf(adapter.CodeKeycloakNotConfigured, "no Keycloak is configured, so there is nothing to compare with").
+		WithTry("set KEYTRAIL_KEYCLOAK_URL, KEYTRAIL_KEYCLOAK_CLIENT_ID and KEYTRAIL_KEYCLOAK_CLIENT_SECRET")
 }
 
 // listReconciliations is GET /reconciliations.
@@ -80,9 +109,9 @@ func (s *Server) showReconciliation(w http.ResponseWriter, r *http.Request) erro
 }
 
 func (s *Server) findRun(r *http.Request) (adapter.Reconciliation, error) {
-	id, err := uuid.Parse(param(r, "id"))
+	id, err := runID(r)
 	if err != nil {
-		return adapter.Reconciliation{}, faults{{"id", "a run's id is a UUID"}}.err()
+		return adapter.Reconciliation{}, err
 	}
 	run, ok, err := s.Reconciliations.Get(r.Context(), id)
 	if err != nil || ok {
@@ -98,6 +127,14 @@ func (s *Server) findRun(r *http.Request) (adapter.Reconciliation, error) {
 			WithTry("GET %s/reconciliations lists them", apiRoot)
 	}
 	return run, nil
+}
+
+func runID(r *http.Request) (uuid.UUID, error) {
+	id, err := uuid.Parse(param(r, "id"))
+	if err != nil {
+		return id, faults{{"id", "a run's id is a UUID"}}.err()
+	}
+	return id, nil
 }
 
 // listFindings is GET /reconciliations/{id}/findings.

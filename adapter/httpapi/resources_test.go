@@ -356,6 +356,48 @@ func (f starter) Start(ctx context.Context, realm string) (adapter.Reconciliatio
 	return f(ctx, realm)
 }
 
+func (starter) Cancel(_ context.Context, id uuid.UUID) (adapter.Reconciliation, error) {
+	return adapter.Reconciliation{}, adapter.Errorf(adapter.CodeNotFound, "there is no reconciliation run %s", id)
+}
+
+// canceller is a Reconciler of which only Cancel is asked.
+type canceller struct {
+	Reconciler
+	cancel func(ctx context.Context, id uuid.UUID) (adapter.Reconciliation, error)
+}
+
+func (c canceller) Cancel(ctx context.Context, id uuid.UUID) (adapter.Reconciliation, error) {
+	return c.cancel(ctx, id)
+}
+
+func TestCancelReconciliation(t *testing.T) {
+	t.Parallel()
+	id, over := uuid.New(), uuid.New()
+	b := newBundle(t, func(c *Config) {
+		c.Reconciler = canceller{cancel: func(ctx context.Context, asked uuid.UUID) (adapter.Reconciliation, error) {
+			if asked == over {
+				return adapter.Reconciliation{}, adapter.Errorf(adapter.CodeInvalidRequest, "run %s is over: it is completed", asked)
+			}
+			call, _ := adapter.CallFrom(ctx)
+			require.Equal(t, "too much load", call.Reason)
+			return adapter.Reconciliation{
+				RunID: asked, Realm: "acme", Status: adapter.RunAborted, StartedAt: may, Code: adapter.CodeInterrupted, Error: "the run was cancelled by api",
+				ComparedFields: []string{}, NotCompared: []adapter.NotCompared{},
+			}, nil
+		}}
+	})
+	path := "/api/v1/reconciliations/"
+	got := b.do(http.MethodPost, path+id.String()+"/cancel", `{"reason":"too much load"}`)
+	require.Equal(t, http.StatusOK, got.status, "%s", got.body)
+	run := got.object()
+	require.Equal(t, id.String(), run["run_id"])
+	require.Equal(t, "aborted", run["status"])
+	require.Equal(t, []any{}, run["findings"])
+	b.do(http.MethodPost, path+over.String()+"/cancel", "").problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+	b.do(http.MethodPost, path+"x/cancel", "").problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+	newBundle(t).do(http.MethodPost, path+id.String()+"/cancel", "").problem(http.StatusNotImplemented, adapter.CodeKeycloakNotConfigured)
+}
+
 func TestReconciliations(t *testing.T) {
 	t.Parallel()
 	id := uuid.New()

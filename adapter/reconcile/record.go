@@ -320,7 +320,7 @@ func (n *run) abort(ctx context.Context, why *stopError) (Result, error) {
 	}
 	n.log.WarnContext(ctx, "reconciliation ended without a judgement",
 		"status", why.status, "code", why.err.Code, "error", why.err.Detail)
-	if err != nil {
+	if err != nil && n.state.Status != adapter.RunAborted {
 		// The next run of the realm finds it unfinished and ends it.
 		n.log.ErrorContext(ctx, "recording the run's end", "error", err)
 	}

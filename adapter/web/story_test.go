@@ -379,6 +379,10 @@ func (r reconciler) Start(ctx context.Context, realm string) (adapter.Reconcilia
 	return run, err
 }
 
+func (r reconciler) Cancel(ctx context.Context, id uuid.UUID) (adapter.Reconciliation, error) {
+	return r.app.CancelRun(ctx, id)
+}
+
 type retrier struct{ *story }
 
 func (r retrier) Retry(_ context.Context, id uuid.UUID) (int, error) {

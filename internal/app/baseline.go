@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"sync"
 
@@ -19,40 +18,25 @@ func (a *App) Baseline(ctx context.Context, realm string, progress func(adopted,
 	return a.run(ctx, reconcile.Request{Realm: realm, Trigger: adapter.TriggerBaseline, Progress: progress})
 }
 
-// CancelRun ends a run of this process, which is then aborted with code interrupted, and
-// returns once that is recorded. It acts on behalf of whoever stands in ctx
-// (adapter.WithCall). Errors are *adapter.Error: not_found for an unknown run,
-// invalid_request for one that is over already, and run_in_progress for one of another
-// process, which only that can end.
-func (a *App) CancelRun(ctx context.Context, runID uuid.UUID) error {
-	if run, ok := a.runs.find(runID); ok {
-		who := adapter.System("keytrail")
-		if call, ok := adapter.CallFrom(ctx); ok {
-			who = call.Actor
-		}
-		run.cancel(adapter.Errorf(adapter.CodeInterrupted, "the run was cancelled by %s",
-			cmp.Or(who.Username, who.ID, string(who.Type))))
+// CancelRun ends a run, in whichever process it is under way, on behalf of whoever stands
+// in ctx (adapter.WithCall). It returns the run as it is then: aborted, with code
+// interrupted. One of this process has stopped by then; one of another stops before its
+// next request to Keycloak. Errors are those of reconcile.Runner.Cancel, and
+// keycloak_not_configured.
+func (a *App) CancelRun(ctx context.Context, runID uuid.UUID) (adapter.Reconciliation, error) {
+	if a.Reconciler == nil {
+		return adapter.Reconciliation{}, noKeycloak("no Keycloak is configured, so there are no runs to cancel")
+	}
+	run, err := a.Reconciler.Cancel(ctx, runID)
+	if under, ok := a.runs.find(runID); ok && err == nil {
+		under.cancel(adapter.Errorf(adapter.CodeInterrupted, "%s", run.Error))
 		select {
-		case <-run.ended:
-			return nil
+		case <-under.ended:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return run, context.Cause(ctx)
 		}
 	}
-	events, err := a.Codec.ReadStream(ctx, a.Store, adapter.ReconciliationStream(runID))
-	if err != nil {
-		return err
-	}
-	run, ok := adapter.FoldReconciliation(events)
-	switch {
-	case !ok:
-		return adapter.Errorf(adapter.CodeNotFound, "there is no reconciliation run %s", runID)
-	case run.Status != adapter.RunRunning:
-		return adapter.Errorf(adapter.CodeInvalidRequest, "run %s is over: it is %s", runID, run.Status)
-	default:
-		return adapter.Errorf(adapter.CodeRunInProgress, "run %s is not one of this process", runID).
-			WithTry("cancel it where it was started; a run whose process died is ended by the next one of realm %s", run.Realm)
-	}
+	return run, err
 }
 
 // runs are the reconciliation runs under way in this process. The zero value has none.

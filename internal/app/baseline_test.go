@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -86,21 +85,26 @@ func TestCancelRun(t *testing.T) {
 	require.Len(t, unfinished, 1)
 	id = unfinished[0]
 	ctx := adapter.WithCall(t.Context(), adapter.CallContext{Actor: adapter.Actor{Type: adapter.ActorToken, ID: "api"}})
-	require.NoError(t, a.CancelRun(ctx, id))
+	run, err := a.CancelRun(ctx, id)
+	require.NoError(t, err)
+	require.Equal(t, adapter.RunAborted, run.Status)
 
 	events, err := a.Codec.ReadStream(t.Context(), a.Store, adapter.ReconciliationStream(id))
 	require.NoError(t, err)
-	run, _ := adapter.FoldReconciliation(events)
+	run, _ = adapter.FoldReconciliation(events)
 	require.Equal(t, adapter.RunAborted, run.Status, "recorded by the time that the cancellation returns")
 	require.Equal(t, adapter.CodeInterrupted, run.Code)
 	require.Contains(t, run.Error, "cancelled by api")
 	got := <-ended
 	require.Equal(t, adapter.CodeInterrupted, adapter.CodeOf(got.err))
 	require.Equal(t, id, got.res.RunID)
+	require.Contains(t, got.res.Error, "cancelled by api")
 
 	held.Release()
-	require.Equal(t, adapter.CodeInvalidRequest, adapter.CodeOf(a.CancelRun(ctx, id)), "it is over")
-	require.Equal(t, adapter.CodeNotFound, adapter.CodeOf(a.CancelRun(ctx, uuid.New())))
+	_, err = a.CancelRun(ctx, id)
+	require.Equal(t, adapter.CodeInvalidRequest, adapter.CodeOf(err), "it is over")
+	_, err = a.CancelRun(ctx, uuid.New())
+	require.Equal(t, adapter.CodeNotFound, adapter.CodeOf(err))
 	res, err := a.Baseline(t.Context(), realm, nil)
 	require.NoError(t, err)
 	require.Equal(t, 5, res.Baselined)
@@ -113,17 +117,20 @@ func TestCancelRunOfAnotherProcess(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, other.Close()) })
 	held := server.HoldRequest("GET", "/admin/realms/*/users")
-	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(held.Release)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := a.Reconcile(ctx, realm, "cli")
+		_, err := a.Reconcile(t.Context(), realm, "cli")
 		ended <- err
 	}()
 	<-held.Arrived()
 	unfinished, err := reconcile.LogHistory{Log: a.Store, Codec: a.Codec}.Unfinished(t.Context(), realm)
 	require.NoError(t, err)
-	require.Equal(t, adapter.CodeRunInProgress, adapter.CodeOf(other.CancelRun(t.Context(), unfinished[0])))
-	cancel()
-	require.Error(t, <-ended)
+	run, err := other.CancelRun(t.Context(), unfinished[0])
+	require.NoError(t, err)
+	require.Equal(t, adapter.RunAborted, run.Status)
 	held.Release()
+	err = <-ended
+	require.Equal(t, adapter.CodeInterrupted, adapter.CodeOf(err))
+	require.ErrorContains(t, err, "cancelled by")
 }

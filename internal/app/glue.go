@@ -127,10 +127,14 @@ func (a *App) Reconcile(ctx context.Context, realm, trigger string) (reconcile.R
 	return a.run(ctx, reconcile.Request{Realm: realm, Trigger: trigger})
 }
 
+func noKeycloak(detail string) error {
+	return adapter.Errorf(adapter.CodeKeycloakNotConfigured, "%s", detail).
+		WithTry("set KEYTRAIL_KEYCLOAK_URL, KEYTRAIL_KEYCLOAK_REALMS, KEYTRAIL_KEYCLOAK_CLIENT_ID and KEYTRAIL_KEYCLOAK_CLIENT_SECRET")
+}
+
 func (a *App) run(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	if a.Reconciler == nil {
-		return reconcile.Result{}, adapter.Errorf(adapter.CodeKeycloakNotConfigured, "no Keycloak is configured to compare with").
-			WithTry("set KEYTRAIL_KEYCLOAK_URL, KEYTRAIL_KEYCLOAK_REALMS, KEYTRAIL_KEYCLOAK_CLIENT_ID and KEYTRAIL_KEYCLOAK_CLIENT_SECRET")
+		return reconcile.Result{}, noKeycloak("no Keycloak is configured to compare with")
 	}
 	var result reconcile.Result
 	ran, err := a.schedule().Hold(ctx, reconcile.ScheduleName(req.Realm), func(ctx context.Context) (bool, error) {

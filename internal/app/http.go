@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/httpapi"
 	"github.com/keytrail/keytrail/adapter/reconcile"
@@ -49,8 +51,13 @@ func (p httpProjections) Status(ctx context.Context) ([]httpapi.ProjectionStatus
 	return out, nil
 }
 
-// httpReconciler starts runs that go on when the request that asked for them ends.
+// httpReconciler starts runs that go on when the request that asked for them ends, and
+// cancels any.
 type httpReconciler struct{ app *App }
+
+func (r httpReconciler) Cancel(ctx context.Context, runID uuid.UUID) (adapter.Reconciliation, error) {
+	return r.app.CancelRun(ctx, runID)
+}
 
 func (r httpReconciler) Start(ctx context.Context, realm string) (adapter.Reconciliation, error) {
 	a := r.app
