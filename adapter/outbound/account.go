@@ -83,6 +83,11 @@ func (c *Commands) LogoutUser(ctx context.Context, realm string, ref UserRef) (O
 	})
 }
 
+const (
+	commandUnlock = "user.unlock"
+	commandEnable = "user.enable"
+)
+
 // UnlockUser ends a lock-out by brute-force detection. Who is not locked out, and has
 // no failed login on record, is refused with not_locked.
 //
@@ -90,7 +95,7 @@ func (c *Commands) LogoutUser(ctx context.Context, realm string, ref UserRef) (O
 // second call of the same action. A user who is disabled for any other reason is left
 // disabled.
 func (c *Commands) UnlockUser(ctx context.Context, realm string, ref UserRef) (Outcome, error) {
-	in := intent{command: "user.unlock", realm: realm, ref: ref, method: http.MethodDelete, template: failuresTemplate}
+	in := intent{command: commandUnlock, realm: realm, ref: ref, method: http.MethodDelete, template: failuresTemplate}
 	var (
 		first    *recording
 		disabled string // the id of one who has to be enabled, too
@@ -127,11 +132,11 @@ func (c *Commands) UnlockUser(ctx context.Context, realm string, ref UserRef) (O
 		return out, err
 	}
 	steps := []step{{
-		name: "user.enable", byHand: []string{"keytrail user enable %s"},
+		PlanStep: adapter.PlanStep{Command: commandEnable},
 		run: func(ctx context.Context, id string, callID uuid.UUID) (Outcome, error) {
 			return c.setEnabled(ctx, callID, realm, UserRef{ID: id}, true)
 		},
 	}}
 	out.Steps = c.runSteps(c.within(ctx, first), first, disabled, steps)
-	return out, partial(failuresCleared, out, steps)
+	return out, partial(failuresCleared, out)
 }

@@ -149,7 +149,7 @@ func (c *Commands) DisableUser(ctx context.Context, realm string, ref UserRef) (
 func (c *Commands) setEnabled(ctx context.Context, callID uuid.UUID, realm string, ref UserRef, enabled bool) (Outcome, error) {
 	command, code, word := "user.disable", adapter.CodeAlreadyDisabled, "disabled"
 	if enabled {
-		command, code, word = "user.enable", adapter.CodeAlreadyEnabled, "enabled"
+		command, code, word = commandEnable, adapter.CodeAlreadyEnabled, "enabled"
 	}
 	body := admin.UserBody{Enabled: &enabled}
 	return c.update(ctx, intent{command: command, realm: realm, ref: ref, callID: callID}, body, func(_ context.Context, _ *recording, live keycloak.User) (admin.UserBody, adapter.UserPayload, error) {

@@ -49,15 +49,14 @@ type Step struct {
 
 // done reports whether what the step was for holds now.
 func (s Step) done() bool {
-	return s.Status == adapter.CallSucceeded || s.Code == adapter.CodeAlreadyHasRole || s.Code == adapter.CodeAlreadyMember
+	return s.Status == adapter.CallSucceeded ||
+		s.Code == adapter.CodeAlreadyHasRole || s.Code == adapter.CodeAlreadyMember || s.Code == adapter.CodeAlreadyEnabled
 }
 
 // step is a Step to come.
 type step struct {
-	name string
-	// byHand are the commands that do the same, without the user's id.
-	byHand []string
-	run    func(ctx context.Context, userID string, callID uuid.UUID) (Outcome, error)
+	adapter.PlanStep
+	run func(ctx context.Context, userID string, callID uuid.UUID) (Outcome, error)
 }
 
 // CreateUser creates a user, in one business action of one call or several.
@@ -80,7 +79,7 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 		},
 	}
 	for _, s := range steps {
-		in.plan = append(in.plan, s.name)
+		in.plan = append(in.plan, s.String())
 	}
 	rec, err := c.begin(ctx, in)
 	if err != nil {
@@ -111,10 +110,10 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 	if out.UserID == "" {
 		// The answer told that the user was created, and not which one.
 		out.Steps = notTried(in.plan)
-		return out, partial(userCreated, out, steps)
+		return out, partial(userCreated, out)
 	}
 	out.Steps = c.runSteps(c.within(ctx, rec), rec, out.UserID, steps)
-	return out, partial(userCreated, out, steps)
+	return out, partial(userCreated, out)
 }
 
 func notTried(plan []string) []Step {
@@ -130,7 +129,7 @@ func (c *Commands) stepsOf(realm string, u NewUser) []step {
 	var steps []step
 	if len(u.Roles) > 0 {
 		steps = append(steps, step{
-			name: commandRoleAdd + " " + strings.Join(u.Roles, ", "), byHand: byHand("role", "", u.Roles...),
+			PlanStep: adapter.PlanStep{Command: commandRoleAdd, Names: u.Roles},
 			run: func(ctx context.Context, id string, callID uuid.UUID) (Outcome, error) {
 				return c.addRoles(ctx, callID, realm, UserRef{ID: id}, "", u.Roles)
 			},
@@ -142,8 +141,7 @@ func (c *Commands) stepsOf(realm string, u NewUser) []step {
 			continue
 		}
 		steps = append(steps, step{
-			name:   commandClientRoleAdd + " " + strings.Join(names, ", ") + " of " + client,
-			byHand: byHand("role", " --client "+client, names...),
+			PlanStep: adapter.PlanStep{Command: commandClientRoleAdd, Names: names, Client: client},
 			run: func(ctx context.Context, id string, callID uuid.UUID) (Outcome, error) {
 				return c.addRoles(ctx, callID, realm, UserRef{ID: id}, client, names)
 			},
@@ -151,21 +149,13 @@ func (c *Commands) stepsOf(realm string, u NewUser) []step {
 	}
 	if u.Organization != "" {
 		steps = append(steps, step{
-			name: commandOrganizationAdd + " " + u.Organization, byHand: byHand("organization", "", u.Organization),
+			PlanStep: adapter.PlanStep{Command: commandOrganizationAdd, Names: []string{u.Organization}},
 			run: func(ctx context.Context, id string, callID uuid.UUID) (Outcome, error) {
 				return c.joinOrganization(ctx, callID, realm, UserRef{ID: id}, u.Organization)
 			},
 		})
 	}
 	return steps
-}
-
-func byHand(what, flags string, names ...string) []string {
-	var commands []string
-	for _, name := range names {
-		commands = append(commands, "keytrail user "+what+" add %s "+strings.ReplaceAll(name, "%", "%%")+flags)
-	}
-	return commands
 }
 
 // lookUp sees that what the new user is to be given exists.
@@ -211,11 +201,11 @@ func (c *Commands) runSteps(ctx context.Context, rec *recording, userID string, 
 	var done []Step
 	for n, s := range steps {
 		if n > 0 && !done[n-1].done() {
-			done = append(done, Step{Name: s.name, Status: StepNotTried})
+			done = append(done, Step{Name: s.String(), Status: StepNotTried})
 			continue
 		}
 		out, err := s.run(ctx, userID, stepID(rec.callID, rec.started, n+1))
-		result := Step{Name: s.name, CallID: out.CallID, Status: out.Status, Code: adapter.CodeOf(err)}
+		result := Step{Name: s.String(), CallID: out.CallID, Status: out.Status, Code: adapter.CodeOf(err)}
 		if err != nil {
 			result.Detail = err.Error()
 			if out.CallID == uuid.Nil {
@@ -234,10 +224,10 @@ const (
 )
 
 // partial says what of a business action is not done, nil where all is.
-func partial(lead string, out Outcome, steps []step) error {
+func partial(lead string, out Outcome) error {
 	var missing, commands []string
 	e := &adapter.Error{Code: adapter.CodePartiallyDone, CorrelationID: out.CorrelationID, CallID: out.CallID}
-	for n, s := range out.Steps {
+	for _, s := range out.Steps {
 		if s.done() {
 			continue
 		}
@@ -249,10 +239,8 @@ func partial(lead string, out Outcome, steps []step) error {
 			e.CallID = s.CallID
 		}
 		missing = append(missing, text)
-		if n < len(steps) {
-			for _, command := range steps[n].byHand {
-				commands = append(commands, fmt.Sprintf(command, out.UserID))
-			}
+		if out.UserID != "" {
+			commands = append(commands, adapter.ParsePlanStep(s.Name).ByHand(out.UserID)...)
 		}
 	}
 	if len(missing) == 0 {

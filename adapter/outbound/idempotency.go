@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -8,7 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -125,35 +128,73 @@ func (c *Commands) repeated(ctx context.Context, callID uuid.UUID, in intent, di
 	if call.Status != adapter.CallSucceeded && call.Status != adapter.CallRequested {
 		r.err = failure(r.outcome, adapter.CallError{Code: call.Code, Message: call.Error, Keycloak: call.Keycloak}, nil)
 	}
-	if r.outcome.Steps, err = c.stepsOfCall(ctx, call); err != nil {
+	var newest *time.Time
+	if r.outcome.Steps, newest, err = c.stepsOfCall(ctx, call); err != nil {
 		return err
 	}
 	if call.Status == adapter.CallSucceeded {
-		open := false
-		for _, s := range r.outcome.Steps {
-			open = open || s.Status == adapter.CallRequested
-		}
-		if open {
+		switch {
+		case c.goesOn(call, r.outcome.Steps, newest):
 			r.outcome.Status = adapter.CallRequested
-		} else {
-			r.err = partial(userCreated, r.outcome, nil)
+		case call.Command == commandUnlock:
+			r.err = partial(failuresCleared, r.outcome)
+		default:
+			r.err = partial(userCreated, r.outcome)
 		}
 	}
 	return r
 }
 
-// stepsOfCall reads how the further calls of a business action stand.
-func (c *Commands) stepsOfCall(ctx context.Context, first adapter.Call) ([]Step, error) {
-	steps := notTried(first.Plan)
+// stepTime bounds how long the first request of several calls is taken to be under way
+// between two of them: one follows on the other at once, but for the commit in between,
+// which waits for the store for commitTimeout. Then its process has died.
+const stepTime = 2 * commitTimeout
+
+// goesOn reports a business action of several calls that is under way still: a step is
+// open, or the next one is about to begin. newest is when the last one was over.
+func (c *Commands) goesOn(first adapter.Call, steps []Step, newest *time.Time) bool {
+	young := newest != nil && c.Clock().Sub(*newest) < stepTime
+	for _, s := range steps {
+		switch {
+		case s.Status == adapter.CallRequested:
+			return true
+		case s.Status == StepNotTried:
+			return young && first.UserID != "" // without an id there is nobody to give anything
+		case !s.done():
+			return false // those after it are not tried
+		}
+	}
+	// Whether an unlock enables the user, too, is not recorded before it does.
+	return young && first.Command == commandUnlock && len(steps) == 0 && wasDisabled(first)
+}
+
+// wasDisabled reports that the fresh read found the user disabled.
+func wasDisabled(call adapter.Call) bool {
+	return slices.ContainsFunc(call.PreconditionReads, func(r adapter.CallPrecondition) bool { return r.Enabled != nil && !*r.Enabled })
+}
+
+// stepsOfCall reads how the further calls of a business action stand, and when the last
+// that is over was. Those of an unlock are in no plan, since only the fresh read tells
+// whether there is one.
+func (c *Commands) stepsOfCall(ctx context.Context, first adapter.Call) (steps []Step, newest *time.Time, err error) {
+	newest = first.FinishedAt
+	steps = notTried(first.Plan)
+	if first.Command == commandUnlock {
+		steps = notTried([]string{commandEnable})
+	}
 	for n := range steps {
 		id := stepID(first.CallID, first.RequestedAt, n+1)
 		events, err := c.Codec.ReadStream(ctx, c.Store, adapter.CallStream(id))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if call, ok := adapter.FoldCall(events); ok {
-			steps[n] = Step{Name: first.Plan[n], CallID: id, Status: call.Status, Code: call.Code, Detail: call.Error}
+			steps[n] = Step{Name: steps[n].Name, CallID: id, Status: call.Status, Code: call.Code, Detail: call.Error}
+			newest = cmp.Or(call.FinishedAt, newest)
 		}
 	}
-	return steps, nil
+	if first.Command == commandUnlock && steps[0].Status == StepNotTried {
+		return nil, newest, nil
+	}
+	return steps, newest, nil
 }

@@ -6,12 +6,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/outbound"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/keycloak"
 )
 
 // The same key with another password is another request; with the same, it is the same
@@ -56,4 +60,128 @@ func TestAPasswordIsPartOfARequest(t *testing.T) {
 	_, err = b.commands.ResetPassword(ctx, "acme", ref, "a third password", false)
 	require.Equal(t, adapter.CodeStoreUnavailable, adapter.CodeOf(err))
 	require.Equal(t, 1, b.keycloak.Requests(http.MethodPut, userPath+"/reset-password"))
+}
+
+// A repetition that comes between two calls of one action finds it under way; only where
+// it has stopped there is it done in part.
+func TestARepetitionBetweenTheSteps(t *testing.T) {
+	t.Parallel()
+	w := setupWhole(t)
+	ctx := outbound.WithIdempotencyKey(w.ctx, "key-1", "digest")
+	second := *w.commands
+	n := 0
+	commands := *w.commands
+	commands.Store = &storeAfter{Store: w.store, eventType: adapter.TypeApiCallSucceeded, then: func() {
+		if n++; n == 4 {
+			return // all is done
+		}
+		out, err := second.CreateUser(ctx, "acme", w.ann())
+		require.NoError(t, err)
+		require.Equal(t, adapter.CallRequested, out.Status)
+		require.True(t, out.Repeated)
+	}}
+	out, err := commands.CreateUser(ctx, "acme", w.ann())
+	require.NoError(t, err)
+	require.Equal(t, adapter.CallSucceeded, out.Status)
+	require.Equal(t, 4, n)
+	again, err := second.CreateUser(ctx, "acme", w.ann())
+	require.NoError(t, err)
+	require.True(t, again.Repeated)
+	again.Repeated = false
+	require.Equal(t, out, again)
+
+	// The process dies after the creation.
+	ctx = outbound.WithIdempotencyKey(w.ctx, "key-2", "digest")
+	eve := w.ann()
+	eve.Username = adapter.Set("eve")
+	dead := &storeClosed{Store: w.store}
+	commands.Store = &storeAfter{Store: dead, eventType: adapter.TypeApiCallSucceeded, then: func() { dead.closed = true }}
+	_, err = commands.CreateUser(ctx, "acme", eve)
+	require.Equal(t, adapter.CodePartiallyDone, adapter.CodeOf(err))
+	out, err = second.CreateUser(ctx, "acme", eve)
+	require.NoError(t, err)
+	require.Equal(t, adapter.CallRequested, out.Status, "nobody can tell yet")
+	second.Clock = func() time.Time { return time.Now().Add(2 * time.Minute) }
+	out, err = second.CreateUser(ctx, "acme", eve)
+	require.Equal(t, adapter.CodePartiallyDone, adapter.CodeOf(err))
+	require.Equal(t, outbound.StepNotTried, out.Steps[0].Status)
+}
+
+// storeAfter is a store after whose appends of one type something happens.
+type storeAfter struct {
+	outbound.Store
+	eventType string
+	then      func()
+}
+
+func (s *storeAfter) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
+	events, err := s.Store.Append(ctx, appends...)
+	if err == nil && slices.ContainsFunc(events, func(e eventstore.Event) bool { return e.Type == s.eventType }) {
+		s.then()
+	}
+	return events, err
+}
+
+type storeClosed struct {
+	outbound.Store
+	closed bool
+}
+
+func (s *storeClosed) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
+	if s.closed {
+		return nil, eventstore.ErrClosed
+	}
+	return s.Store.Append(ctx, appends...)
+}
+
+// lockedOut is a Keycloak in which everybody is locked out for good.
+type lockedOut struct{ outbound.Keycloak }
+
+func (lockedOut) LoginFailures(context.Context, string, string) (keycloak.LoginFailures, error) {
+	return keycloak.LoginFailures{Disabled: true, NumFailures: 3}, nil
+}
+
+// A repetition of an unlock tells that the user is not enabled where the first told so.
+func TestARepeatedUnlock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status int
+		code   adapter.Code
+	}{"done": {}, "done in part": {http.StatusBadRequest, adapter.CodePartiallyDone}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			ref := outbound.UserRef{ID: b.create("bob")}
+			_, err := b.commands.DisableUser(b.ctx, "acme", ref)
+			require.NoError(t, err)
+			b.realm.SetLoginFailures(ref.ID, 100)
+			if c.status != 0 {
+				b.keycloak.FailNext(http.MethodPut, userPath, 1, c.status)
+			}
+			second := *b.commands
+			b.commands.Keycloak = lockedOut{b.client}
+			b.commands.Store = &storeAfter{Store: b.store, eventType: adapter.TypeApiCallSucceeded, then: func() {
+				ctx := outbound.WithIdempotencyKey(b.ctx, "key-1", "digest")
+				if out, err := second.UnlockUser(ctx, "acme", ref); c.status != 0 {
+					require.NoError(t, err)
+					require.Equal(t, adapter.CallRequested, out.Status, "whether the user is enabled, too, is not told yet")
+				}
+			}}
+			ctx := outbound.WithIdempotencyKey(b.ctx, "key-1", "digest")
+			out, err := b.commands.UnlockUser(ctx, "acme", ref)
+			require.Equal(t, c.code, adapter.CodeOf(err))
+			again, repeated := second.UnlockUser(ctx, "acme", ref)
+			require.Equal(t, c.code, adapter.CodeOf(repeated))
+			require.True(t, again.Repeated)
+			require.Len(t, again.Steps, 1)
+			require.Equal(t, out.Steps[0].CallID, again.Steps[0].CallID)
+			require.Equal(t, out.Steps[0].Status, again.Steps[0].Status)
+			if c.code != "" {
+				require.Contains(t, repeated.Error(), "the failed logins of user "+ref.ID+" were cleared")
+				var e *adapter.Error
+				require.ErrorAs(t, repeated, &e)
+				require.Equal(t, "keytrail user enable "+ref.ID, e.Try)
+			}
+		})
+	}
 }
