@@ -46,6 +46,9 @@ func (s *Server) analytics(w http.ResponseWriter, r *http.Request) error {
 	default:
 		q.faults.add("bucket", quoted(string(asked.Bucket))+" is neither hour nor day")
 	}
+	if asked.To.UTC().Year() > 9998 { // the end of its last bucket must be a time that can be written
+		q.faults.add("to", "must lie before the year 9999")
+	}
 	if err := q.err(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -188,6 +189,43 @@ func (s *Server) authenticated(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
+
+// maxName bounds a name or id in an address, in bytes: Keycloak's have up to 255
+// characters.
+const maxName = 1024
+
+// named lets only addresses through whose variables can be names. Others would be
+// looked for in the store, which takes no NUL, or become a part of a URL of Keycloak's,
+// where a dot segment leads elsewhere.
+func (s *Server) named(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var f faults
+		for _, variable := range chi.RouteContext(r.Context()).URLParams.Keys {
+			value := param(r, variable)
+			switch {
+			case value == "":
+				s.refuse(w, r, nothingHere())
+				return
+			case value == "." || value == "..":
+				f.add(variable, "is a dot segment, which names nothing")
+			case len(value) > maxName:
+				f.add(variable, fmt.Sprintf("is longer than %d bytes", maxName))
+			case !storable(value):
+				f.add(variable, notStorable)
+			}
+		}
+		if err := f.err(); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// storable reports a text that the stores take: PostgreSQL refuses others.
+func storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
+
+const notStorable = "must be UTF-8 without a NUL"
 
 // within bounds how long a request may take.
 func within(limit time.Duration) func(http.Handler) http.Handler {

@@ -38,6 +38,10 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) error {
 	if path == "/" {
 		return notBuiltYet("the page")
 	}
+	return nothingHere()
+}
+
+func nothingHere() error {
 	return adapter.Errorf(adapter.CodeNotFound, "there is nothing at this address").
 		WithTry("the API begins at %s, webhooks go to /webhooks/{source}", apiRoot)
 }
@@ -54,6 +58,9 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) error 
 		if s.router.Match(chi.NewRouteContext(), method, path) {
 			allowed = append(allowed, method)
 		}
+	}
+	if len(allowed) == 0 { // a method that chi does not know: it has not looked at the path
+		return s.notFound(w, r)
 	}
 	if slices.Contains(allowed, http.MethodGet) {
 		allowed = append(allowed, http.MethodHead)

@@ -58,6 +58,10 @@ func (q *query) text(name string) string {
 	if len(values) == 0 {
 		return ""
 	}
+	if !storable(values[0]) {
+		q.faults.add(name, notStorable)
+		return ""
+	}
 	return values[0]
 }
 
@@ -66,6 +70,10 @@ func (q *query) list(name string) []string {
 	q.known = append(q.known, name)
 	var all []string
 	for _, value := range q.values[name] {
+		if !storable(value) {
+			q.faults.add(name, notStorable)
+			continue
+		}
 		for item := range strings.SplitSeq(value, ",") {
 			if item = strings.TrimSpace(item); item != "" {
 				all = append(all, item)
@@ -106,8 +114,13 @@ func (q *query) time(name string) time.Time {
 	}
 	// A + that was not escaped arrives as a space.
 	at, err := time.Parse(time.RFC3339, strings.ReplaceAll(text, " ", "+"))
-	if err != nil {
+	switch year := at.UTC().Year(); {
+	case err != nil:
 		q.faults.add(name, "must be an RFC 3339 time, such as 2026-05-01T12:00:00Z")
+	case year < 1 || year > 9999: // in its own zone it is one that can be written
+		q.faults.add(name, "must lie in the years 1 to 9999, UTC")
+	case at.IsZero():
+		return at.Add(1) // the zero time stands for a parameter that was left out
 	}
 	return at
 }

@@ -84,6 +84,84 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	got.problem(http.StatusMethodNotAllowed, codeMethodNotAllowed)
 	require.Equal(t, "GET, PATCH, DELETE, HEAD", got.header.Get("Allow"))
 	require.Equal(t, http.StatusOK, b.do(http.MethodHead, "/healthz", "").status)
+	b.do("NONSENSE", "/nothing", "").problem(http.StatusNotFound, adapter.CodeNotFound)
+	got = b.do("NONSENSE", "/api/v1/calls", "")
+	got.problem(http.StatusMethodNotAllowed, codeMethodNotAllowed)
+	require.Equal(t, "GET, HEAD", got.header.Get("Allow"))
+}
+
+// What can be no name is refused before it is looked for, in a store that does not take
+// it or in a URL of Keycloak's that would lead elsewhere.
+func TestAddressesThatNameNothing(t *testing.T) {
+	t.Parallel()
+	_, connected := withKeycloak(t)
+	b := newBundle(t, connected)
+	variables := map[string]string{
+		http.MethodGet + " /api/v1/realms/*/users":                              "realm",
+		http.MethodGet + " /api/v1/realms/acme/users/*":                         "id",
+		http.MethodGet + " /api/v1/realms/acme/users/*/history":                 "id",
+		http.MethodGet + " /api/v1/calls/*":                                     "id",
+		http.MethodGet + " /api/v1/traces/*":                                    "id",
+		http.MethodGet + " /api/v1/traces/*/explanation":                        "id",
+		http.MethodGet + " /api/v1/deliveries/*":                                "id",
+		http.MethodGet + " /api/v1/reconciliations/*/findings":                  "id",
+		http.MethodPost + " /api/v1/realms/*/users":                             "realm",
+		http.MethodPost + " /api/v1/realms/*/users/id-1/disable":                "realm",
+		http.MethodPost + " /api/v1/realms/acme/users/*/disable":                "id",
+		http.MethodPut + " /api/v1/realms/acme/users/id-1/roles/*":              "name",
+		http.MethodPut + " /api/v1/realms/acme/users/id-1/client-roles/*/admin": "client",
+		http.MethodDelete + " /api/v1/realms/acme/users/id-1/groups/*":          "group",
+		http.MethodDelete + " /api/v1/realms/acme/users/id-1/organizations/*":   "organization",
+		http.MethodPost + " /api/v1/realms/*/reconciliations":                   "realm",
+		http.MethodPost + " /api/v1/projections/*/rebuild":                      "name",
+		http.MethodPost + " /api/v1/deliveries/*/retry":                         "id",
+	}
+	for at, variable := range variables {
+		method, path, _ := strings.Cut(at, " ")
+		for _, bad := range []string{"%00", "a%00b", "%ff", "%2E%2E", "..", ".", strings.Repeat("a", maxName+1)} {
+			p := b.do(method, strings.Replace(path, "*", bad, 1), "").problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+			require.Len(t, p.Errors, 1, at)
+			require.Equal(t, variable, p.Errors[0].Field, at)
+		}
+		b.do(method, strings.Replace(path, "*", "", 1), "").problem(http.StatusNotFound, adapter.CodeNotFound)
+	}
+	require.Zero(t, b.head(), "nothing was begun")
+	b.get("/api/v1/realms/acme/users/"+strings.Repeat("a", maxName)).problem(http.StatusNotFound, adapter.CodeUserNotFound)
+	b.get("/api/v1/realms/acme/users/a%2Fb%252F%20").problem(http.StatusNotFound, adapter.CodeUserNotFound)
+}
+
+func TestParametersThatNoStoreTakes(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for path, parameters := range map[string][]string{
+		"/api/v1/realms/acme/users": {"username", "email", "search", "cursor"},
+		"/api/v1/calls":             {"realm", "user_id", "status"},
+		"/api/v1/events":            {"type", "stream"},
+		"/api/v1/audit":             {"realm", "actor", "user", "type"},
+		"/api/v1/failures":          {"realm"},
+		"/api/v1/traces/x":          {"realm"},
+	} {
+		for _, name := range parameters {
+			for _, bad := range []string{"%00", "a%00b", "%ff"} {
+				p := b.get(path+"?"+name+"="+bad).problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+				require.Equal(t, name, p.Errors[0].Field)
+			}
+		}
+	}
+}
+
+func TestTimesAtTheEndsOfTheCalendar(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.user("id-1", "ada")
+	b.get("/api/v1/realms/acme/users/id-1?at=0001-01-01T00:00:00Z").problem(http.StatusNotFound, adapter.CodeNotYetKnown)
+	require.Equal(t, http.StatusOK, b.get("/api/v1/realms/acme/users/id-1?at=9999-12-31T23:59:59Z").status)
+	for _, bad := range []string{
+		"/api/v1/realms/acme/users/id-1?at=9999-12-31T23:59:59-01:00", "/api/v1/audit?from=0001-01-01T00:00:00%2B01:00",
+		"/api/v1/analytics?to=9999-12-31T23:59:59Z",
+	} {
+		b.get(bad).problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+	}
 }
 
 func TestAPageServesWhatNoRouteDoes(t *testing.T) {

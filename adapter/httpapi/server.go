@@ -183,7 +183,7 @@ func (s *Server) routes() chi.Router {
 		r.With(s.observeWebhook).Post("/webhooks/{source}", s.handle(s.receive))
 	})
 	router.Group(func(r chi.Router) {
-		r.Use(secure, s.authenticated, within(requestTimeout))
+		r.Use(secure, s.authenticated, s.named, within(requestTimeout))
 		for _, route := range s.api() {
 			r.Method(route.method, apiRoot+route.pattern, s.handle(route.handler))
 		}
