@@ -306,7 +306,7 @@ func operations() []operation {
 			problems:    []adapter.Code{adapter.CodeNotFound, adapter.CodeKeycloakNotConfigured, adapter.CodeInterrupted, adapter.CodeNotBuilt},
 		},
 
-		list("/projections", "listProjections", "operations", "List the projections and consumers, all on one page", typeOf[page[ProjectionStatus]](), nil),
+		list("/projections", "listProjections", "operations", "List the projections and consumers", typeOf[page[ProjectionStatus]](), listing),
 		{
 			method: http.MethodPost, path: apiRoot + "/projections/{name}/rebuild", id: "rebuildProjection", tag: "operations", summary: "Fold a projection anew from the whole log",
 			body:     reasonOnly(),

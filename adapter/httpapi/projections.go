@@ -40,19 +40,34 @@ type ProjectionStatus struct {
 // kindProjection is what can be rebuilt; a consumer's effects are events.
 const kindProjection = "projection"
 
-// listProjections is GET /projections.
+// listProjections is GET /projections. There are few, but it pages as every list does;
+// the cursor is the name that a page ended with.
 func (s *Server) listProjections(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
+	q := queryOf(r)
+	limit, cursor := q.page()
+	if err := q.err(); err != nil {
 		return err
 	}
 	all, err := s.Projections.Status(r.Context())
 	if err != nil {
 		return err
 	}
+	if cursor != "" {
+		at := slices.IndexFunc(all, func(p ProjectionStatus) bool { return p.Name == cursor })
+		if at < 0 {
+			return badCursor()
+		}
+		all = all[at+1:]
+	}
+	next := ""
+	if len(all) > limit {
+		all = all[:limit]
+		next = all[limit-1].Name
+	}
 	for i := range all {
 		all[i].UpdatedAt = utc(all[i].UpdatedAt)
 	}
-	return answer(w, http.StatusOK, pageOf(all, ""))
+	return answer(w, http.StatusOK, pageOf(all, next))
 }
 
 // rebuilds are the projections that this process rebuilds.
