@@ -166,7 +166,20 @@ func (c *Config) PublicURLAt(addr string) string {
 	if _, ok := c.origins["public_url"]; ok && c.PublicURL != "" {
 		return c.PublicURL
 	}
-	return "http://" + addr
+	return "http://" + reachable(addr)
+}
+
+// reachable is the address at which this machine reaches a listener: one on every
+// interface is on this one too.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.Unmap().IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return addr
 }
 
 // given is a value that someone gave for a setting.
@@ -368,11 +381,7 @@ func (l *loader) finish() {
 		c.origins["store.admin_url"] = "default, store.url"
 	}
 	if c.PublicURL == "" {
-		addr := c.Listen
-		if strings.HasPrefix(addr, ":") {
-			addr = "localhost" + addr // every interface, so this one too
-		}
-		c.PublicURL = "http://" + addr
+		c.PublicURL = "http://" + reachable(c.Listen)
 		delete(c.origins, "public_url")
 	}
 	l.finishSources()

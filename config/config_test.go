@@ -50,6 +50,7 @@ func TestCorpus(t *testing.T) {
 				var out bytes.Buffer
 				require.NoError(t, cfg.Print(&out))
 				got = out.String()
+				holdJSONToYAML(t, cfg, out.Bytes())
 			} else {
 				require.Error(t, err)
 				require.Nil(t, cfg)
@@ -75,6 +76,22 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
+// holdJSONToYAML demands of PrintJSON what Print shows, and the place of each value.
+func holdJSONToYAML(t *testing.T, cfg *config.Config, printed []byte) {
+	t.Helper()
+	var out bytes.Buffer
+	require.NoError(t, cfg.PrintJSON(&out))
+	require.NotContains(t, out.String(), "s3cret")
+	var fromYAML, fromJSON map[string]any
+	require.NoError(t, yaml.Unmarshal(printed, &fromYAML))
+	require.NoError(t, json.Unmarshal(out.Bytes(), &fromJSON))
+	origins := fromJSON["origins"].(map[string]any)
+	delete(fromJSON, "origins")
+	require.Equal(t, fromYAML, fromJSON)
+	require.Equal(t, cfg.Origin("listen"), origins["listen"])
+	require.Equal(t, cfg.Origin("store.admin_url"), origins["store.admin_url"])
+}
+
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	loaded, err := config.Load(config.Input{})
@@ -87,6 +104,9 @@ func TestDefaults(t *testing.T) {
 		require.Equal(t, "127.0.0.1:8085", c.Listen)
 		require.Equal(t, "http://127.0.0.1:8085", c.PublicURL)
 		require.Equal(t, "http://127.0.0.1:40001", c.PublicURLAt("127.0.0.1:40001"))
+		for _, everywhere := range []string{"[::]:40001", "0.0.0.0:40001", ":40001"} {
+			require.Equal(t, "http://localhost:40001", c.PublicURLAt(everywhere))
+		}
 		require.Equal(t, "master", c.Keycloak.AuthRealm)
 		require.Equal(t, time.Minute, c.Poll.Interval)
 		require.Equal(t, 6*time.Hour, c.Reconcile.Interval)
@@ -373,6 +393,7 @@ func TestPrintedConfigurationLoads(t *testing.T) {
 	require.Equal(t, a, b)
 
 	require.ErrorContains(t, c.Print(failingWriter{}), "printing the configuration")
+	require.ErrorContains(t, c.PrintJSON(failingWriter{}), "printing the configuration")
 }
 
 type failingWriter struct{}

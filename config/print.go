@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,62 @@ import (
 // that it came from. Secrets show as <redacted>, passwords in URLs as xxxxx. What
 // it prints can be loaded again once the secrets are filled in.
 func (c *Config) Print(w io.Writer) error {
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	if err := enc.Encode(c.tree()); err != nil {
+		return fmt.Errorf("printing the configuration: %w", err)
+	}
+	if err := enc.Close(); err != nil {
+		return fmt.Errorf("printing the configuration: %w", err)
+	}
+	return nil
+}
+
+// PrintJSON writes what Print does as a JSON object of the same members, null where a
+// setting is not set. The member origins says by path where each value came from.
+func (c *Config) PrintJSON(w io.Writer) error {
+	root := c.tree()
+	origins := map[string]string{}
+	members, _ := jsonOf(root, "", origins).(map[string]any)
+	members["origins"] = origins
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(members); err != nil {
+		return fmt.Errorf("printing the configuration: %w", err)
+	}
+	return nil
+}
+
+// jsonOf turns a node of the tree into what encoding/json writes, and notes where each
+// value came from.
+func jsonOf(n *yaml.Node, path string, origins map[string]string) any {
+	if isMapping(n) {
+		members := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i].Value
+			members[key] = jsonOf(n.Content[i+1], join(path, key), origins)
+		}
+		return members
+	}
+	if isNull(n) {
+		return nil
+	}
+	if n.LineComment != "" {
+		origins[path] = n.LineComment
+	}
+	if n.Kind != yaml.SequenceNode {
+		return n.Value
+	}
+	items := make([]string, 0, len(n.Content))
+	for _, item := range n.Content {
+		items = append(items, item.Value)
+	}
+	return items
+}
+
+// tree is the effective configuration, with origins as comments.
+func (c *Config) tree() *yaml.Node {
 	root := mappingNode()
 	sections := map[string]*yaml.Node{"": root}
 	for _, s := range table {
@@ -35,16 +92,7 @@ func (c *Config) Print(w io.Writer) error {
 	for _, s := range c.Sources {
 		put(sources, s.Name, s.node())
 	}
-
-	enc := yaml.NewEncoder(w)
-	enc.SetIndent(2)
-	if err := enc.Encode(root); err != nil {
-		return fmt.Errorf("printing the configuration: %w", err)
-	}
-	if err := enc.Close(); err != nil {
-		return fmt.Errorf("printing the configuration: %w", err)
-	}
-	return nil
+	return root
 }
 
 func (c *Config) valueNode(s setting) *yaml.Node {

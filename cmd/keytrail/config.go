@@ -27,5 +27,8 @@ func (*configPrint) Run(s *session) error {
 	if err != nil {
 		return err
 	}
+	if s.json {
+		return cfg.PrintJSON(s.stdout)
+	}
 	return cfg.Print(s.stdout)
 }

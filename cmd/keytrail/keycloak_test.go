@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -28,6 +29,8 @@ type fakeKeycloak struct {
 	realm  *keycloaktest.Realm
 	// remove switches the faults off.
 	remove []func()
+	// held is the request kept waiting last.
+	held *keycloaktest.Held
 }
 
 // keycloakCommand is the command kc of the scripts:
@@ -43,6 +46,8 @@ type fakeKeycloak struct {
 //	kc fail METHOD N STATUS [PATTERN]   answer N requests on one user, or on PATTERN, with STATUS
 //	kc drop METHOD [PATTERN]       do what the next request asks for, and lose the answer
 //	kc list empty|short            the list of users lies, until kc heal
+//	kc hold METHOD PATTERN         keep the next request waiting, until kc heal
+//	kc held                        wait until it is there
 //	kc heal                        switch the faults off
 //	kc requests METHOD PATTERN == N     count wire attempts
 //	kc user NAME K == V            what Keycloak itself has: email, enabled, firstName or exists
@@ -92,6 +97,15 @@ func keycloakCommand(ts *testscript.TestScript, neg bool, args []string) {
 		f.inject(keycloaktest.Fault{Method: name, Pattern: append(rest, oneUser)[0], Times: 1, DropAfter: true})
 	case "list":
 		f.inject(keycloaktest.Fault{Method: http.MethodGet, Pattern: "/admin/realms/*/users", EmptyList: name == "empty", Truncate: name == "short"})
+	case "hold":
+		f.held = f.server.HoldRequest(name, rest[0])
+		f.remove = append(f.remove, f.held.Release)
+	case "held":
+		select {
+		case <-f.held.Arrived():
+		case <-time.After(waitLimit):
+			ts.Fatalf("the request that is to be held did not come")
+		}
 	case "heal":
 		for _, remove := range f.remove {
 			remove()

@@ -7,12 +7,16 @@ import (
 	"io"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/reconcile"
+	"github.com/keytrail/keytrail/internal/app"
 )
 
 type reconcileCommand struct {
-	Realm string `help:"Only this realm; all configured ones without it."`
+	Realm  string `help:"Only this realm; all configured ones without it."`
+	Cancel string `help:"End this run, in whichever process it is under way, and begin none." placeholder:"RUN"`
 	because
 }
 
@@ -22,6 +26,9 @@ func (c *reconcileCommand) Run(ctx context.Context, s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	if c.Cancel != "" {
+		return c.cancel(ctx, s, a)
+	}
 	realms := a.Config.Keycloak.Realms
 	if c.Realm != "" {
 		realms = []string{c.Realm}
@@ -63,6 +70,22 @@ func (c *reconcileCommand) Run(ctx context.Context, s *session) (err error) {
 	return nil
 }
 
+func (c *reconcileCommand) cancel(ctx context.Context, s *session, a *app.App) error {
+	id, err := uuid.Parse(c.Cancel)
+	if err != nil {
+		return &usageError{fmt.Errorf("--cancel %s: a run's id is a UUID", c.Cancel)}
+	}
+	run, err := a.CancelRun(asOperator(ctx, c.Actor, c.Reason), id)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return s.printJSON(run)
+	}
+	fmt.Fprintf(s.stdout, "Run %s of realm %s is ended. A run of another process stops before its next request to Keycloak.\n", run.RunID, run.Realm)
+	return nil
+}
+
 func writeResult(w io.Writer, r reconcile.Result) {
 	switch r.Verdict {
 	case reconcile.InSync:
@@ -89,6 +112,9 @@ func writeResult(w io.Writer, r reconcile.Result) {
 		fmt.Fprintf(w, "\n%s  %s (%s), since %s\n", f.Situation, nameOf(f), f.UserID, f.Since.UTC().Format("2006-01-02 15:04:05Z"))
 		for _, d := range f.Fields {
 			fmt.Fprintf(w, "    %s: believed %s, is %s%s%s\n", d.Field, d.Believed, d.Actual, sides(d), setBy(d))
+		}
+		if f.CallID != nil {
+			fmt.Fprintf(w, "    perhaps by a call of keytrail's own whose outcome is not known: keytrail trace %s\n", f.CallID)
 		}
 	}
 	fmt.Fprintf(w, "\nTrace: keytrail trace %s\n", r.RunID)

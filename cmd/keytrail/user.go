@@ -91,6 +91,8 @@ func stateOf(u adapter.User) string {
 		return "deleted"
 	case u.Enabled:
 		return "enabled"
+	case !u.Known(adapter.FieldEnabled):
+		return "not known"
 	default:
 		return "disabled"
 	}
