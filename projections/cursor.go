@@ -37,6 +37,8 @@ func ReadCursor(cursor string, parts ...*string) error {
 
 // BadCursor is the error of a cursor that is none of ours.
 func BadCursor(err error) error {
-	return adapter.Errorf(adapter.CodeInvalidRequest, "the cursor is not one that this program gave: %w", err).
-		WithTry("leave the cursor out to start from the first page")
+	return &adapter.Error{
+		Code: adapter.CodeInvalidRequest, Err: err, // what is wrong inside is nobody's business who must not look inside
+		Detail: "the cursor is not one that this list gave", Try: "leave the cursor out to start from the first page",
+	}
 }
