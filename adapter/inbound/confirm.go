@@ -40,8 +40,19 @@ func (r *Recorder) again(ctx context.Context, from Origin, a arrival, version ev
 		return receipt, nil, nil
 	}
 	added, differs, err := compareSightings(first.Payload, a.payload)
-	if err != nil || (len(added) == 0 && len(differs) == 0) {
-		return receipt, nil, err
+	if err != nil {
+		return Receipt{}, nil, err
+	}
+	if a.keycloak != "" && a.stream != a.own && added[memberID] == nil {
+		if added == nil {
+			added = make(map[string]json.RawMessage)
+		}
+		if added[memberUID], err = json.Marshal(a.keycloak); err != nil {
+			return Receipt{}, nil, fmt.Errorf("comparing two sightings: %w", err)
+		}
+	}
+	if len(added) == 0 && len(differs) == 0 {
+		return receipt, nil, nil
 	}
 	payload := &adapter.DeliveryConfirmed{Receipt: a.receipt, Added: added, Differs: differs}
 	e, err := r.Codec.Encode(ctx, adapter.Draft{

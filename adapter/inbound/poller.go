@@ -58,6 +58,14 @@ type Poller struct {
 type Polled struct {
 	// Read is how many events were listed, New how many nobody had recorded before.
 	Read, New int
+
+	withoutID int
+}
+
+func (p *Polled) add(other Polled) {
+	p.Read += other.Read
+	p.New += other.New
+	p.withoutID += other.withoutID
 }
 
 // listing is one of the two lists of events that a realm stores.
@@ -79,15 +87,17 @@ func (p *Poller) Poll(ctx context.Context, realm string) (Polled, error) {
 		{"events", p.Puller.UserEvents, func(b []byte) (webhook.Delivery, error) { return webhook.DecodeUserEvent(b) }},
 	} {
 		got, err := p.poll(ctx, realm, l)
-		total.Read += got.Read
-		total.New += got.New
+		total.add(got)
 		if err != nil {
 			failures = append(failures, explainPoll(err, realm, l.name))
 		}
 	}
 	outcome := "ok"
-	if len(failures) > 0 {
+	switch {
+	case len(failures) > 0:
 		outcome = "failed"
+	case total.Read > 0 && total.withoutID == 0:
+		p.Recorder.listsIDs.Store(true)
 	}
 	if p.Observe != nil {
 		p.Observe(realm, outcome)
@@ -114,12 +124,11 @@ func (p *Poller) poll(ctx context.Context, realm string, l listing) (Polled, err
 		if err != nil {
 			return total, err
 		}
-		n, err := p.record(ctx, realm, page)
+		got, err := p.record(ctx, realm, page)
 		if err != nil {
 			return total, err
 		}
-		total.Read += len(page)
-		total.New += n
+		total.add(got)
 		if len(page) == 0 {
 			return total, nil
 		}
@@ -195,7 +204,7 @@ func (p *Poller) pollDescending(ctx context.Context, realm string, l listing, na
 		return Polled{}, nil
 	}
 	slices.Reverse(window)
-	n, err := p.record(ctx, realm, window)
+	got, err := p.record(ctx, realm, window)
 	if err != nil {
 		return Polled{}, err
 	}
@@ -204,27 +213,32 @@ func (p *Poller) pollDescending(ctx context.Context, realm string, l listing, na
 			return Polled{}, fmt.Errorf("remembering how far %s was polled: %w", name, err)
 		}
 	}
-	return Polled{Read: len(window), New: n}, nil
+	return got, nil
 }
 
-// record records what this process has not seen yet and returns how many were new.
-func (p *Poller) record(ctx context.Context, realm string, page []webhook.Delivery) (int, error) {
+// record records what this process has not seen yet.
+func (p *Poller) record(ctx context.Context, realm string, page []webhook.Delivery) (Polled, error) {
+	got := Polled{Read: len(page)}
+	for _, d := range page {
+		if lacksID(d) {
+			got.withoutID++
+		}
+	}
 	fresh := slices.DeleteFunc(slices.Clone(page), p.wasSeen)
 	if len(fresh) == 0 {
-		return 0, nil
+		return got, nil
 	}
 	receipts, err := p.Recorder.Record(ctx, Origin{Source: SourcePoll, Realm: realm}, fresh)
 	if err != nil {
-		return 0, err
+		return Polled{}, err
 	}
-	n := 0
 	for _, r := range receipts {
 		if !r.Duplicate {
-			n++
+			got.New++
 		}
 	}
 	p.remember(fresh)
-	return n, nil
+	return got, nil
 }
 
 func (p *Poller) wasSeen(d webhook.Delivery) bool {

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,8 +48,14 @@ type Recorder struct {
 	Observe func(source, kind, outcome string)
 
 	// recording is held, shared, from before a realm's name is asked for until the
-	// delivery is committed.
+	// delivery is committed, and exclusively by a pull without ids.
 	recording sync.RWMutex
+	// pulling guards known. It is taken before recording.
+	pulling sync.Mutex
+	known   sightings
+	// listsIDs says that what the server lists has ids.
+	listsIDs     atomic.Bool
+	pulledRealms pulledRealms
 }
 
 // Origin says where deliveries come from.
@@ -85,8 +92,42 @@ const maxConflicts = 20
 // Errors are the store's (eventstore.ErrUnavailable: nothing was recorded, try
 // again) and the context's.
 func (r *Recorder) Record(ctx context.Context, from Origin, batch []webhook.Delivery) ([]Receipt, error) {
+	if from.Source == SourcePoll && slices.ContainsFunc(batch, lacksID) {
+		return r.recordPull(ctx, from, batch)
+	}
 	r.recording.RLock()
 	defer r.recording.RUnlock()
+	arrivals, err := r.arriveAll(ctx, from, batch)
+	if err != nil {
+		return nil, err
+	}
+	return r.recordAll(ctx, from, arrivals)
+}
+
+// lacksID reports an event that only its content identifies.
+func lacksID(d webhook.Delivery) bool { return d.KeycloakEventID() == "" && !timeOf(d).IsZero() }
+
+// recordPull records a pull without ids. Nothing else is recorded meanwhile that could
+// be the same events.
+func (r *Recorder) recordPull(ctx context.Context, from Origin, batch []webhook.Delivery) ([]Receipt, error) {
+	r.listsIDs.Store(false)
+	arrivals, err := r.arriveAll(ctx, from, batch)
+	if err != nil {
+		return nil, err
+	}
+	r.pulling.Lock()
+	defer r.pulling.Unlock()
+	// Most of the reading is done while others still record.
+	oldest, _ := oldestWithoutID(arrivals)
+	if err := r.known.update(ctx, r, oldest); err != nil {
+		return nil, err
+	}
+	r.recording.Lock()
+	defer r.recording.Unlock()
+	return r.recordAll(ctx, from, arrivals)
+}
+
+func (r *Recorder) arriveAll(ctx context.Context, from Origin, batch []webhook.Delivery) ([]arrival, error) {
 	arrivals := make([]arrival, len(batch))
 	times := map[string]int{}
 	for i, d := range batch {
@@ -96,6 +137,10 @@ func (r *Recorder) Record(ctx context.Context, from Origin, batch []webhook.Deli
 		}
 		arrivals[i] = a
 	}
+	return arrivals, nil
+}
+
+func (r *Recorder) recordAll(ctx context.Context, from Origin, arrivals []arrival) ([]Receipt, error) {
 	for range maxConflicts {
 		receipts, err := r.record(ctx, from, arrivals)
 		var conflict *eventstore.ConflictError
@@ -104,35 +149,34 @@ func (r *Recorder) Record(ctx context.Context, from Origin, batch []webhook.Deli
 		}
 		return receipts, err
 	}
-	return nil, fmt.Errorf("recording %d deliveries: conflicts without end: %w", len(batch), eventstore.ErrUnavailable)
+	return nil, fmt.Errorf("recording %d deliveries: conflicts without end: %w", len(arrivals), eventstore.ErrUnavailable)
 }
 
 // arrival is one delivery, ready to be appended.
 type arrival struct {
 	delivery webhook.Delivery
-	stream   eventstore.StreamID
-	payload  adapter.Payload
-	event    eventstore.NewEvent
-	receipt  adapter.Receipt
-	keycloak string
+	// own is the stream that the delivery's key names, stream the one that has it: they
+	// differ where it was merged by its content.
+	own, stream eventstore.StreamID
+	key         string // without the number of equal ones
+	// contentKeys are those of a pull without ids of the same event.
+	contentKeys []string
+	payload     adapter.Payload
+	event       eventstore.NewEvent
+	receipt     adapter.Receipt
+	keycloak    string
 	// twin is true where an earlier arrival of the same batch has the same key.
 	twin bool
 }
 
 func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) ([]Receipt, error) {
-	streams := make([]eventstore.StreamID, len(arrivals))
-	firsts := make(map[eventstore.StreamID]int, len(arrivals))
-	for i, a := range arrivals {
-		streams[i] = a.stream
-		if !a.twin {
-			firsts[a.stream] = i
-		}
-	}
-	known, err := r.Store.Versions(ctx, streams...)
+	known, err := r.find(ctx, from, arrivals)
 	if err != nil {
-		return nil, fmt.Errorf("looking for deliveries recorded already: %w", err)
+		return nil, err
 	}
 
+	firsts := make(map[eventstore.StreamID]int, len(arrivals))
+	confirmed := make(map[eventstore.StreamID]bool)
 	receipts := make([]Receipt, len(arrivals))
 	outcomes := make([]string, len(arrivals))
 	var appends []eventstore.StreamAppend
@@ -141,15 +185,17 @@ func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) 
 		switch {
 		case a.twin:
 			outcomes[i] = "duplicate"
-			receipts[i] = receipts[firsts[a.stream]]
+			receipts[i] = receipts[firsts[a.own]]
 			receipts[i].Duplicate = true
+			continue
 		case duplicate:
 			receipt, confirmation, err := r.again(ctx, from, a, version)
 			if err != nil {
 				return nil, err
 			}
 			receipts[i], outcomes[i] = receipt, "duplicate"
-			if confirmation != nil {
+			if confirmation != nil && !confirmed[a.stream] {
+				confirmed[a.stream] = true
 				appends = append(appends, *confirmation)
 				outcomes[i] = "confirmed"
 			}
@@ -163,6 +209,7 @@ func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) 
 				Stream: a.stream, Expected: eventstore.ExpectNone(), Events: []eventstore.NewEvent{a.event},
 			})
 		}
+		firsts[a.own] = i
 	}
 	if len(appends) > 0 {
 		if _, err := r.Store.Append(ctx, appends...); err != nil {
@@ -177,6 +224,40 @@ func (r *Recorder) record(ctx context.Context, from Origin, arrivals []arrival) 
 	return receipts, nil
 }
 
+// find gives each arrival the stream that has it or shall have it, and returns the
+// versions of those that exist.
+func (r *Recorder) find(ctx context.Context, from Origin, arrivals []arrival) (map[uuid.UUID]eventstore.Version, error) {
+	streams := make([]eventstore.StreamID, 0, len(arrivals))
+	for i := range arrivals {
+		arrivals[i].stream = arrivals[i].own
+	}
+	if oldest, ok := oldestWithoutID(arrivals); ok && from.Source == SourcePoll {
+		if err := r.known.update(ctx, r, oldest); err != nil {
+			return nil, err
+		}
+		r.matchPull(arrivals)
+	}
+	for _, a := range arrivals {
+		streams = append(streams, a.stream)
+		for _, key := range a.contentKeys {
+			streams = append(streams, adapter.DeliveryStream(key))
+		}
+	}
+	versions, err := r.Store.Versions(ctx, streams...)
+	if err != nil {
+		return nil, fmt.Errorf("looking for deliveries recorded already: %w", err)
+	}
+	taken := make(map[eventstore.StreamID]string)
+	for i := range arrivals {
+		if a := &arrivals[i]; !a.twin && versions[a.own.AggregateID()] == 0 {
+			if err := r.matchIdentified(ctx, a, versions, taken); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return versions, nil
+}
+
 // arrive makes the event that a delivery becomes.
 func (r *Recorder) arrive(ctx context.Context, from Origin, d webhook.Delivery, times map[string]int) (arrival, error) {
 	digest := sha256.Sum256(d.Raw)
@@ -187,33 +268,41 @@ func (r *Recorder) arrive(ctx context.Context, from Origin, d webhook.Delivery, 
 		},
 		keycloak: d.KeycloakEventID(),
 	}
-	key := a.keycloak
-	if key == "" {
-		key = "fp:" + d.Fingerprint()
+	key := boundedKey(a.keycloak)
+	if a.keycloak == "" {
+		key = fingerprintKey(d)
+	} else if !r.listsIDs.Load() {
+		a.contentKeys = r.contentKeys(d)
 	}
-	key = boundedKey(key)
+	a.key = key
 	times[key]++
 	if n := times[key]; n > 1 {
 		// Without an id, equal events from one side are a multiset: the same change
 		// twice in a millisecond is two events. An unrecognized body has no time to tell
 		// two apart by, so equal ones are one.
 		if a.keycloak == "" && d.Kind != webhook.KindUnrecognized {
-			key = fmt.Sprintf("%s#%d", key, n)
+			key = nthKey(key, n)
 		} else {
 			a.twin = true
 		}
 	}
-	a.stream = adapter.DeliveryStream(key)
+	a.own = adapter.DeliveryStream(key)
 
 	now := r.Clock()
 	occurredAt := now
 	var actor *adapter.Actor
 	switch d.Kind {
 	case webhook.KindAdmin:
+		if from.Source == SourcePoll {
+			r.pulledRealms.learn(from.Realm, d.Admin.RealmID)
+		}
 		p := r.adminEvent(from, d)
 		p.Receipt = a.receipt
 		a.payload, actor, occurredAt = p, &p.Actor, p.Time
 	case webhook.KindUser:
+		if from.Source == SourcePoll {
+			r.pulledRealms.learn(from.Realm, d.User.RealmID)
+		}
 		p := r.userEvent(from, d)
 		p.Receipt = a.receipt
 		a.payload, actor, occurredAt = p, &p.Actor, p.Time
@@ -265,11 +354,15 @@ func (r *Recorder) realm(from Origin, id, name string) string {
 		return name
 	case from.Realm != "":
 		return from.Realm
-	case id != "" && r.RealmName != nil:
-		return r.RealmName(id)
-	default:
+	case id == "":
 		return ""
 	}
+	if r.RealmName != nil {
+		if name := r.RealmName(id); name != "" {
+			return name
+		}
+	}
+	return r.pulledRealms.name(id)
 }
 
 func (r *Recorder) adminEvent(from Origin, d webhook.Delivery) *adapter.AdminEventReceived {
