@@ -4,6 +4,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/eventstore"
 )
 
 // PlanStep is one of the further calls of a business action of several, as
@@ -15,6 +20,13 @@ type PlanStep struct {
 	Names []string
 	// Client is the client id whose roles they are, empty for anything else.
 	Client string
+}
+
+// StepCallID is the id of a further call of a business action, counted from 1: it
+// follows from the first call's, so that whoever repeats the request, or looks what
+// became of it, finds the step.
+func StepCallID(first uuid.UUID, requestedAt time.Time, ordinal int) uuid.UUID {
+	return eventstore.DerivedID(first, requestedAt, "outbound.step", ordinal)
 }
 
 const (

@@ -7,12 +7,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
-	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/keycloak/admin"
 )
 
@@ -183,12 +181,6 @@ func (c *Commands) lookUp(ctx context.Context, rec *recording, realm string, u N
 	return err
 }
 
-// stepID is the call id of a step: it follows from the first call's, so that whoever
-// repeats the request finds the steps again.
-func stepID(first uuid.UUID, started time.Time, ordinal int) uuid.UUID {
-	return eventstore.DerivedID(first, started, "outbound.step", ordinal)
-}
-
 // within is the context of the steps: the same story, caused by the first call's end.
 func (c *Commands) within(ctx context.Context, rec *recording) context.Context {
 	who, _ := adapter.CallFrom(ctx)
@@ -204,7 +196,7 @@ func (c *Commands) runSteps(ctx context.Context, rec *recording, userID string, 
 			done = append(done, Step{Name: s.String(), Status: StepNotTried})
 			continue
 		}
-		out, err := s.run(ctx, userID, stepID(rec.callID, rec.started, n+1))
+		out, err := s.run(ctx, userID, adapter.StepCallID(rec.callID, rec.started, n+1))
 		result := Step{Name: s.String(), CallID: out.CallID, Status: out.Status, Code: adapter.CodeOf(err)}
 		if err != nil {
 			result.Detail = err.Error()

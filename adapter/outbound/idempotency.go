@@ -183,7 +183,7 @@ func (c *Commands) stepsOfCall(ctx context.Context, first adapter.Call) (steps [
 		steps = notTried([]string{commandEnable})
 	}
 	for n := range steps {
-		id := stepID(first.CallID, first.RequestedAt, n+1)
+		id := adapter.StepCallID(first.CallID, first.RequestedAt, n+1)
 		events, err := c.Codec.ReadStream(ctx, c.Store, adapter.CallStream(id))
 		if err != nil {
 			return nil, nil, err

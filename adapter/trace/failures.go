@@ -94,7 +94,7 @@ func (m *callMark) before(c adapter.Call) bool {
 }
 
 // Failures collects what needs attention: failed and unknown calls, calls that are
-// open for too long, deliveries that are parked still, drift that is not over, and
+// open for too long, creations that stopped between two calls, deliveries that are parked still, drift that is not over, and
 // the newest run of a realm where it could not judge. It is safe for concurrent use
 // if its parts are.
 type Failures struct {
@@ -132,6 +132,7 @@ func (f *Failures) List(ctx context.Context, q FailureQuery) (FailurePage, error
 	}{
 		{"calls", f.failedCalls},
 		{"open", f.openCalls},
+		{"unfinished", f.unfinished},
 		{"parked", f.parked},
 		{"drift", f.drift},
 		{"runs", f.invalidRuns},
@@ -206,11 +207,7 @@ func (f *Failures) failedCalls(ctx context.Context, realm, mark string, limit in
 }
 
 func (f *Failures) openCalls(ctx context.Context, realm, mark string, limit int) ([]Failure, error) {
-	age := f.OpenAfter
-	if age <= 0 {
-		age = defaultOpenAfter
-	}
-	return f.callFailures(ctx, []adapter.CallStatus{adapter.CallRequested}, realm, f.Clock().Add(-age), mark, limit)
+	return f.callFailures(ctx, []adapter.CallStatus{adapter.CallRequested}, realm, f.Clock().Add(-f.openAfter()), mark, limit)
 }
 
 func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStatus, realm string, until time.Time, mark string, limit int) ([]Failure, error) {
