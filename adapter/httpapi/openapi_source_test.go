@@ -228,8 +228,8 @@ func operations() []operation {
 		},
 		show(user, "showUser", "users", "Show one user, now or at a moment", typeOf[adapter.UserView](), []parameter{
 			{"at", "The state at that moment: what occurred until then.", moment},
-			{"known_at", "What was known then: what was recorded until then. Not built yet: 501.", moment},
-		}, adapter.CodeUserNotFound, adapter.CodeNotYetKnown, adapter.CodeNotBuilt),
+			{"known_at", "What was known then: what was recorded until then. With at: what was known then of that moment.", moment},
+		}, adapter.CodeUserNotFound, adapter.CodeNotYetKnown),
 		commandOn(http.MethodPatch, "", "updateUser", "Change profile fields in Keycloak", bodyOf("The fields to change; null clears one.", updating), adapter.CodeAlreadyEnabled, adapter.CodeAlreadyDisabled),
 		commandOn(http.MethodDelete, "", "deleteUser", "Delete a user in Keycloak", reasonOnly()),
 		list(user+"/history", "userHistory", "users", "List every event of a user, newest first, with old and new values", typeOf[page[adapter.HistoryEntry]](), listing, adapter.CodeUserNotFound),

@@ -93,6 +93,57 @@ func TestOneUser(t *testing.T) {
 	b.get(acmeUsers+"/nobody?at=2026-05-01T12:00:00Z").problem(http.StatusNotFound, adapter.CodeUserNotFound)
 }
 
+// lateStore says that each event of a stream was recorded as many days after May 1st
+// as its version, at noon.
+type lateStore struct{ eventstore.Reader }
+
+func (s lateStore) ReadStream(ctx context.Context, id eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
+	return func(yield func(eventstore.Event, error) bool) {
+		for e, err := range s.Reader.ReadStream(ctx, id, q) {
+			e.RecordedAt = may.AddDate(0, 0, int(e.Version))
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestWhatWasKnownOfAUser(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t, func(c *Config) { c.Store = lateStore{c.Store} })
+	b.user("id-1", "ada")
+	// What occurred between the two is heard of last.
+	b.record(adapter.UserStream("acme", "id-1"), may.Add(time.Second/2), adapter.Metadata{},
+		&adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: adapter.UserRef{Realm: "acme", UserID: "id-1"}, Set: adapter.Profile{FirstName: adapter.Set("Ada")}}})
+	for query, want := range map[string]struct {
+		enabled bool
+		name    any
+	}{
+		"known_at=2026-05-02T12:00:00Z":                           {true, nil},
+		"known_at=2026-05-03T14:00:00%2B02:00":                    {false, nil},
+		"known_at=2026-05-04T11:59:59Z":                           {false, nil},
+		"known_at=2026-05-04T12:00:00Z":                           {false, "Ada"},
+		"known_at=2026-05-04T12:00:00Z&at=2026-05-01T12:00:00.6Z": {true, "Ada"},
+		"known_at=2026-05-03T12:00:00Z&at=2026-05-01T12:00:00.6Z": {true, nil},
+		"known_at=9999-12-31T23:59:59Z&at=2026-05-01T12:00:00.4Z": {true, nil},
+	} {
+		got := b.get(acmeUsers + "/ada?" + query)
+		require.Equal(t, http.StatusOK, got.status, "%s: %s", query, got.body)
+		require.Equal(t, want.enabled, got.object()["enabled"], query)
+		require.Equal(t, want.name, got.object()["first_name"], query)
+	}
+	for query, moment := range map[string]string{
+		"known_at=2026-05-02T11:59:59Z":                         "2026-05-02T12:00:00Z",
+		"known_at=2026-05-01T12:00:00Z&at=2026-05-01T12:00:01Z": "2026-05-02T12:00:00Z",
+		"known_at=2026-05-09T12:00:00Z&at=2026-05-01T11:00:00Z": "2026-05-01T12:00:00Z",
+	} {
+		p := b.get(acmeUsers+"/ada?"+query).problem(http.StatusNotFound, adapter.CodeNotYetKnown)
+		require.Contains(t, p.Detail, " before "+moment, query)
+	}
+	b.get(acmeUsers+"/ada?known_at=yesterday").problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
+	b.get(acmeUsers+"/nobody?known_at=2026-05-01T12:00:00Z").problem(http.StatusNotFound, adapter.CodeUserNotFound)
+}
+
 // blindUsers is a projection that has folded nothing yet.
 type blindUsers struct{ UserReader }
 

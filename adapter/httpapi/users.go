@@ -61,19 +61,16 @@ func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) error {
 // showUser is GET /realms/{realm}/users/{id}.
 func (s *Server) showUser(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	at, knownAt := q.time("at"), q.text("known_at")
+	at, knownAt := q.time("at"), q.time("known_at")
 	if err := q.err(); err != nil {
 		return err
-	}
-	if knownAt != "" {
-		return notBuiltYet("known_at, what was known at a moment,")
 	}
 	u, err := s.findUser(r.Context(), param(r, "realm"), param(r, "id"))
 	if err != nil {
 		return err
 	}
-	if !at.IsZero() {
-		if u, err = s.userAsOf(r.Context(), u, at); err != nil {
+	if !at.IsZero() || !knownAt.IsZero() {
+		if u, err = s.userAsOf(r.Context(), u, at, knownAt); err != nil {
 			return err
 		}
 	}
@@ -114,17 +111,29 @@ func (s *Server) findUser(ctx context.Context, realm, idOrName string) (adapter.
 	return u, nil
 }
 
-func (s *Server) userAsOf(ctx context.Context, u adapter.User, at time.Time) (adapter.User, error) {
+// userAsOf folds what occurred until at and was recorded until knownAt; a zero time does
+// not limit.
+func (s *Server) userAsOf(ctx context.Context, u adapter.User, at, knownAt time.Time) (adapter.User, error) {
 	events, err := s.Codec.ReadStream(ctx, s.Store, adapter.UserStream(u.Realm, u.ID))
 	if err != nil {
 		return adapter.User{}, err
 	}
-	then, known := adapter.UserAsOf(events, at, time.Time{})
-	if !known {
-		return adapter.User{}, adapter.Errorf(adapter.CodeNotYetKnown, "nothing is known of user %s before %s",
-			u.ID, u.FirstKnownAt.UTC().Format(time.RFC3339Nano))
+	then, known := adapter.UserAsOf(events, at, knownAt)
+	if known {
+		return then, nil
 	}
-	return then, nil
+	// Of the two limits, the first known moment is that of the one that nothing keeps to:
+	// when something occurred or, where something had by then, when that was recorded.
+	moment, recorded := u.FirstKnownAt, time.Time{}
+	for _, e := range events {
+		if (at.IsZero() || !e.OccurredAt.After(at)) && (recorded.IsZero() || e.RecordedAt.Before(recorded)) {
+			recorded = e.RecordedAt
+		}
+	}
+	if !recorded.IsZero() {
+		moment = recorded
+	}
+	return adapter.User{}, adapter.Errorf(adapter.CodeNotYetKnown, "nothing is known of user %s before %s", u.ID, moment.UTC().Format(time.RFC3339Nano))
 }
 
 // userHistory is GET /realms/{realm}/users/{id}/history, newest first.
