@@ -360,7 +360,11 @@ func (n *run) judgeRow(ctx context.Context, f adapter.Finding, b belief) error {
 	// Between the log and a row of ours no call comes in.
 	f.Situation, f.Fields, f.CallID = adapter.SituationStaleProjection, nil, nil
 	for _, change := range changes {
-		d, err := fieldDifference(change.Field, change.Old, change.New, b.user.Origins[change.Field])
+		origin := b.user.Origins[change.Field]
+		if change.Field == fieldDeleted {
+			origin = b.deletion
+		}
+		d, err := fieldDifference(change.Field, change.Old, change.New, origin)
 		if err != nil {
 			return err
 		}

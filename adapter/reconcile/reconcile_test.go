@@ -473,7 +473,7 @@ func TestStaleProjection(t *testing.T) {
 	w.happened(w.clock.Now(), &adapter.UserApiCreated{UserChange: adapter.UserChange{
 		UserRef: ref("3"), Set: adapter.Profile{Username: adapter.Set("cleo")},
 	}})
-	w.happened(w.clock.Now(), &adapter.UserApiDeleted{UserRef: ref("3")})
+	deleted := w.happened(w.clock.Now(), &adapter.UserApiDeleted{UserRef: ref("3")})
 	w.keycloak.remove("3")
 	require.NoError(t, w.projection.CatchUp(t.Context(), realm))
 	undead := w.projection.users["3"]
@@ -489,6 +489,10 @@ func TestStaleProjection(t *testing.T) {
 	require.Equal(t, "1", res.Findings[0].UserID)
 	require.JSONEq(t, `"old@example.org"`, string(res.Findings[0].Fields[0].Believed))
 	require.JSONEq(t, `"ann@example.org"`, string(res.Findings[0].Fields[0].Actual))
+	require.Equal(t, "3", res.Findings[1].UserID)
+	require.Equal(t, "deleted", res.Findings[1].Fields[0].Field)
+	require.Equal(t, "alice", res.Findings[1].Fields[0].LastChangedBy)
+	require.Equal(t, deleted.ID, *res.Findings[1].Fields[0].LastChangedEvent)
 }
 
 func TestUnreadableUser(t *testing.T) {
