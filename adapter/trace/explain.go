@@ -233,7 +233,7 @@ func (e *explainer) restsOn(t trouble) uuid.UUID {
 func (e *explainer) inOneLine(t trouble) (text, next string) {
 	switch {
 	case t.call != nil:
-		return "also: " + e.callLine(*t.call), nextOfCall(*t.call)
+		return "also: " + e.callLine(*t.call), e.nextOf(*t.call)
 	case t.parked != nil:
 		return "also: " + e.describe(t.first), nextOfParked(t.first.Stream)
 	case t.run != nil:

@@ -95,12 +95,7 @@ func (e *explainer) callFailed(c adapter.Call, first adapter.View) {
 	e.keycloakSaid(c, end)
 	e.tried(c)
 	e.callNow(c, end)
-	e.say(SentenceNext, end.EventID, nextOfCall(c))
-	for i, first := range e.trace.Calls {
-		if missing := e.notBegun(first, e.trace.Calls[i+1:]); len(missing) > 0 && first.Status == adapter.CallSucceeded {
-			e.say(SentenceNext, end.EventID, "Then give what was never tried as commands of their own: "+strings.Join(missing, "; "))
-		}
-	}
+	e.say(SentenceNext, end.EventID, e.nextOf(c))
 }
 
 func (e *explainer) failedStep(c adapter.Call, first adapter.View) {
@@ -274,30 +269,12 @@ func (e *explainer) restOfAction(failed adapter.Call) {
 				e.say(SentenceNow, e.outcomeEvent(c).EventID, callTitle(e.words, c)+" was done, and stands")
 			}
 		}
-		for _, name := range e.notBegun(c, e.trace.Calls[i+1:]) {
+		for _, name := range notBegun(c, e.trace.Calls[i+1:]) {
 			if events := e.ofCall(c); len(events) > 0 {
 				e.say(SentenceNow, events[0].EventID, name+", which belongs to the same action, was never tried")
 			}
 		}
 	}
-}
-
-// notBegun are the steps of a call's plan that no later call of the story is.
-func (e *explainer) notBegun(c adapter.Call, later []adapter.Call) []string {
-	var missing []string
-	taken := map[uuid.UUID]bool{}
-	for _, name := range c.Plan {
-		command, _, _ := strings.Cut(name, " ")
-		i := slices.IndexFunc(later, func(l adapter.Call) bool {
-			return l.CorrelationID == c.CorrelationID && l.Command == command && !taken[l.CallID]
-		})
-		if i < 0 {
-			missing = append(missing, name)
-			continue
-		}
-		taken[later[i].CallID] = true
-	}
-	return missing
 }
 
 // userNow tells the last that the story knows of a user since an event.

@@ -237,7 +237,10 @@ func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStat
 			if err != nil {
 				return nil, fmt.Errorf("marking call %s: %w", c.CallID, err)
 			}
-			item := callFailure(c)
+			item, err := f.callFailure(ctx, c)
+			if err != nil {
+				return nil, err
+			}
 			item.mark = string(raw)
 			if items = append(items, item); len(items) == limit {
 				return items, nil
@@ -250,8 +253,38 @@ func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStat
 	}
 }
 
+// maxStory is how many events of a call's story are read for what else belongs to it.
+const maxStory = 200
+
+// story are the calls of the business action that a call may be a step of, the first
+// requested first; none where it cannot be one.
+func (f *Failures) story(ctx context.Context, c adapter.Call) ([]adapter.Call, error) {
+	switch c.Command {
+	case "user.role.add", "user.client_role.add", "user.organization.add", "user.enable":
+	default:
+		return nil, nil
+	}
+	var events []adapter.Decoded
+	query := eventstore.LogQuery{CorrelationID: c.CorrelationID, Category: adapter.CategoryCall, Limit: maxStory}
+	for e, err := range f.Store.ReadLog(ctx, query) {
+		if err != nil {
+			return nil, fmt.Errorf("reading the story of call %s: %w", c.CallID, err)
+		}
+		d, err := f.Codec.Decode(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, d)
+	}
+	return callsOf(events), nil
+}
+
 // callFailure puts a call into a line of the list.
-func callFailure(c adapter.Call) Failure {
+func (f *Failures) callFailure(ctx context.Context, c adapter.Call) (Failure, error) {
+	story, err := f.story(ctx, c)
+	if err != nil {
+		return Failure{}, err
+	}
 	kind := FailureCallFailed
 	switch c.Status {
 	case adapter.CallUnknown:
@@ -261,9 +294,9 @@ func callFailure(c adapter.Call) Failure {
 	}
 	return Failure{
 		Kind: kind, At: utc(c.RequestedAt), Realm: c.Realm, UserID: c.UserID, Username: c.Username,
-		Summary: oneLine(callTitle(words{}, c) + by(c.Actor) + ": " + callOutcome(c)), Next: nextOfCall(c),
+		Summary: oneLine(callTitle(words{}, c) + by(c.Actor) + ": " + callOutcome(c)), Next: nextOfStep(c, leftOver(c, story)),
 		Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID,
-	}
+	}, nil
 }
 
 // backward reads the events of a type, newest first, from the mark on.

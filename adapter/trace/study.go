@@ -432,7 +432,7 @@ func (s *studied) next() []string {
 		}
 	}
 	for _, c := range s.trace.Calls {
-		add(nextOfCall(c))
+		add(s.nextOf(c))
 	}
 	for _, v := range s.parked {
 		add(nextOfParked(v.Stream))
@@ -492,7 +492,7 @@ func nextOfParked(stream string) string {
 	if s, ok := namedStream(stream); ok {
 		id = s.AggregateID().String()
 	}
-	return "The delivery is kept, and later events of this user wait behind it. With the cause fixed, or a newer keytrail, try again: POST /api/v1/deliveries/" + id + "/retry"
+	return "The delivery is kept, and later events of this user wait behind it. With the cause fixed, or a newer keytrail, try again: keytrail deliveries retry " + id
 }
 
 func nextOfRun(code adapter.Code, realm string) string {
@@ -518,10 +518,4 @@ func nextOfDrift(realm, userID string, situation adapter.Situation) string {
 }
 
 // word makes a name fit to be pasted into a shell.
-func word(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:@%+/-"
-	if s != "" && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(plain, r) }) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(oneLine(s), "'", `'\''`) + "'"
-}
+func word(s string) string { return adapter.ShellWord(oneLine(s)) }

@@ -404,6 +404,7 @@ func TestNextSteps(t *testing.T) {
 	}
 	require.Contains(t, nextOfCall(adapter.Call{Status: adapter.CallFailed, Echo: &adapter.Echo{}, Realm: realm, UserID: "1"}), "keytrail user show 1")
 	require.Empty(t, nextOfCall(adapter.Call{Status: adapter.CallSucceeded}))
+	require.Contains(t, nextOfParked(adapter.DeliveryStream("x").String()), ": keytrail deliveries retry "+adapter.DeliveryStream("x").AggregateID().String())
 	for code, want := range map[adapter.Code]string{
 		adapter.CodeListingIncomplete:   "view-users",
 		adapter.CodeKeycloakUnreachable: "keytrail keycloak check",
