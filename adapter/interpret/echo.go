@@ -97,6 +97,11 @@ func (i *Interpreter) findStamped(ctx context.Context, d adapter.Decoded, p *ada
 		return call{}, false, err
 	}
 	fits := c.stampedBy(d, p)
+	if fits && c.serviceAccount == "" && c.outcome != adapter.TypeApiCallSucceeded {
+		if fits, err = i.byOurAccount(ctx, d); err != nil {
+			return call{}, false, err
+		}
+	}
 	if fits && len(c.echoes) > 0 && !c.echoedBy(d) {
 		// A write that was repeated may be done more than once, and one event may arrive as
 		// two deliveries: but always the same change.
@@ -136,6 +141,33 @@ func (c call) stampedBy(d adapter.Decoded, p *adapter.AdminEventReceived) bool {
 // service account; a pulled event tells no name.
 func mayBeUs(actor *adapter.Actor) bool {
 	return actor == nil || actor.Username == "" || actor.Type == adapter.ActorServiceAccount
+}
+
+// accountReads is how many reads are looked through for the newest that tells our
+// service account; each does, but where Keycloak's tokens have no subject.
+const accountReads = 10
+
+// byOurAccount reports whether the actor is whom we were the last time that it was told.
+// It decides where the call itself does not tell, because it has no outcome yet, or none
+// that names the user: a copied stamp must not settle it.
+func (i *Interpreter) byOurAccount(ctx context.Context, d adapter.Decoded) (bool, error) {
+	if d.Meta.Actor == nil || d.Meta.Actor.ID == "" {
+		return true, nil
+	}
+	query := eventstore.LogQuery{Types: []string{adapter.TypeApiCallPreconditionRead}, Backward: true, Limit: accountReads}
+	for e, err := range i.Store.ReadLog(ctx, query) {
+		if err != nil {
+			return false, err
+		}
+		read, err := i.Codec.Decode(ctx, e)
+		if err != nil {
+			return false, err
+		}
+		if p, ok := read.Payload.(*adapter.ApiCallPreconditionRead); ok && p.ServiceAccountID != "" {
+			return p.ServiceAccountID == d.Meta.Actor.ID, nil
+		}
+	}
+	return true, nil
 }
 
 // asked reports whether a representation holds what the call asks for: of a user all
@@ -279,7 +311,7 @@ func (i *Interpreter) recordEchoAt(ctx context.Context, d adapter.Decoded, c cal
 		onCall.Events = append(onCall.Events, echoed)
 		cause = echoed.ID
 	}
-	note := ""
+	var note string
 	switch {
 	case c.outcome == adapter.TypeApiCallOutcomeUnknown, c.outcome == adapter.TypeApiCallFailed:
 		note = "the answer was lost; Keycloak's own event proves that it was done"

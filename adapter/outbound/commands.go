@@ -408,7 +408,8 @@ func (c *Commands) conclude(ctx context.Context, rec *recording, userID string, 
 	}
 	v := judge(rec, cause)
 	resolvedBy := ""
-	if rec.proved {
+	// Whoever has sent nothing knows better than an echo.
+	if rec.proved && rec.sent() {
 		userID = cmp.Or(userID, rec.provedUser)
 		// As for an echo that comes later: a refusal is taken back only for a stamp.
 		if v.status == adapter.CallUnknown || (v.status == adapter.CallFailed && rec.provedByStamp) {
@@ -469,7 +470,11 @@ func (c *Commands) userEvent(ctx context.Context, rec *recording, userID string,
 	}
 	meta := rec.meta
 	meta.CausationID = &cause
-	e, err := c.Codec.Encode(ctx, adapter.Draft{Payload: success, OccurredAt: rec.attempts[len(rec.attempts)-1].StartedAt, Meta: meta})
+	at := rec.started
+	if n := len(rec.attempts); n > 0 {
+		at = rec.attempts[n-1].StartedAt
+	}
+	e, err := c.Codec.Encode(ctx, adapter.Draft{Payload: success, OccurredAt: at, Meta: meta})
 	if err != nil {
 		return eventstore.StreamAppend{}, err
 	}

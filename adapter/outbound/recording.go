@@ -200,6 +200,11 @@ func (r *recording) attempted(a adapter.Attempt) {
 	r.add(&adapter.ApiCallAttempted{CallID: r.callID, Attempt: a}, a.StartedAt)
 }
 
+// sent reports whether an attempt may have reached Keycloak.
+func (r *recording) sent() bool {
+	return slices.ContainsFunc(r.attempts, func(a adapter.Attempt) bool { return a.Sent })
+}
+
 // add queues an event for the next commit. A fault, which only the seal can cause, is
 // the commit's.
 func (r *recording) add(p adapter.Payload, at time.Time) uuid.UUID {

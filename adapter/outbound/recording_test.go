@@ -113,3 +113,20 @@ func (b *bundle) echo(id uuid.UUID, echo adapter.Echo) {
 	_, err = b.store.Append(b.t.Context(), eventstore.StreamAppend{Stream: adapter.CallStream(id), Events: []eventstore.NewEvent{e}})
 	require.NoError(b.t, err)
 }
+
+// A call that has sent nothing is proved by no echo, whoever made that.
+func TestAnEchoOfNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bob := b.create("bob")
+	b.commands.Keycloak = keycloakUnreached{b.client}
+	b.commands.Store = &storeBefore{Store: b.store, eventType: adapter.TypeApiCallFailed, then: func() {
+		requested := b.log(adapter.TypeApiCallRequested)
+		id := requested[len(requested)-1].Payload.(*adapter.ApiCallRequested).CallID
+		b.echo(id, adapter.Echo{DeliveryEventID: eventstore.NewID(), UserID: bob, MatchedBy: "stamp"})
+	}}
+	out, err := b.commands.DisableUser(b.ctx, "acme", outbound.UserRef{ID: bob})
+	require.Error(t, err)
+	require.Equal(t, adapter.CallFailed, b.call(out.CallID).Status)
+	require.Equal(t, []string{adapter.TypeUserApiCreated}, b.types(adapter.UserStream("acme", bob)))
+}

@@ -22,7 +22,9 @@ type killed struct{ outbound.Store }
 
 func (k *killed) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
 	for _, a := range appends {
-		if slices.ContainsFunc(a.Events, func(e eventstore.NewEvent) bool { return e.Type == adapter.TypeApiCallSucceeded }) {
+		if slices.ContainsFunc(a.Events, func(e eventstore.NewEvent) bool {
+			return e.Type == adapter.TypeApiCallSucceeded || e.Type == adapter.TypeApiCallFailed
+		}) {
 			return nil, eventstore.ErrClosed
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -130,6 +131,36 @@ func TestAStampIsCopiedWhileTheCallIsOpen(t *testing.T) {
 	require.NotNil(t, u.LastName)
 	require.Equal(t, "Hidden", *u.LastName)
 	require.Len(t, w.events(adapter.UserStream("acme", w.bob)), 3)
+}
+
+// keycloakUnreached is a Keycloak before which the process dies.
+type keycloakUnreached struct{ outbound.Keycloak }
+
+func (keycloakUnreached) UpdateUser(context.Context, string, string, admin.UserBody) error {
+	return context.Canceled
+}
+
+// The copied stamp of a call that was never made, and has no outcome, settles nothing,
+// whatever the age of the call.
+func TestACopiedStampSettlesNothing(t *testing.T) {
+	t.Parallel()
+	for _, age := range []time.Duration{0, 6 * time.Minute} {
+		w := setupWhole(t)
+		_, err := w.commands.UpdateUser(w.ctx, "acme", outbound.UserRef{ID: w.bob}, adapter.Profile{LastName: adapter.Set("Stone")})
+		require.NoError(t, err)
+		w.commands.Store, w.commands.Keycloak = &killed{w.store}, keycloakUnreached{w.client}
+		out, err := w.commands.DisableUser(w.ctx, "acme", outbound.UserRef{ID: w.bob})
+		require.Equal(t, adapter.CodeStoreUnavailable, adapter.CodeOf(err))
+		w.admin(http.MethodPut, "/users/"+w.bob, fmt.Sprintf(`{"enabled":false,"self":%q}`, keycloak.Stamp(out.CallID.String())))
+		w.later(age)
+		w.pull()
+		w.later(6 * time.Minute)
+		w.settle()
+		require.Equal(t, adapter.CallRequested, w.call(out.CallID).Status)
+		events := w.events(adapter.UserStream("acme", w.bob))
+		require.Equal(t, adapter.TypeUserApiDisabled, events[len(events)-1].Type)
+		require.NotEqual(t, "alice", events[len(events)-1].Meta.Actor.ID)
+	}
 }
 
 // keycloakTwice is a Keycloak behind a proxy that answers 503 to what it has put through,
