@@ -81,6 +81,14 @@ type Origin struct {
 	// Type is the event's type and Version its place in the order of arrival.
 	Type    string             `json:"type,omitempty"`
 	Version eventstore.Version `json:"version,omitempty"`
+	// Again is set where a later event sent the same value once more.
+	Again *Again `json:"again,omitempty"`
+}
+
+// Again is the last event that set a field to the value that it had.
+type Again struct {
+	At      time.Time          `json:"at"`
+	Version eventstore.Version `json:"version,omitempty"`
 }
 
 // maxRivals bounds the values that are kept of a burst of changes.
@@ -176,11 +184,14 @@ func (u *User) Known(field string) bool {
 
 // Apply folds one event in. Events must come in the order of SortForFold.
 func (u *User) Apply(e Decoded) {
-	if u.Version == 0 {
-		u.FirstKnownAt = e.OccurredAt
-	}
 	if ref, ok := e.Payload.(UserPayload); ok && u.ID == "" {
 		u.Realm, u.ID = ref.User().Realm, ref.User().UserID
+	}
+	if u.Version == 0 {
+		u.FirstKnownAt = e.OccurredAt
+		if introduces(e.Payload) {
+			u.open(e, "nothing was known of the user before")
+		}
 	}
 	at := e.OccurredAt
 	switch p := e.Payload.(type) {
@@ -207,13 +218,13 @@ func (u *User) Apply(e Decoded) {
 	case *UserApiCredentialsChanged:
 		u.changeCredentials(p, e)
 	case *UserApiObserved:
+		if p.Complete || !p.Present {
+			u.Unread = nil
+		}
 		if p.Present {
 			u.observe(p.Set, p.Memberships, p.CreatedAt, e)
 		} else if !u.Deleted {
 			u.Deleted, u.DeletedAt = true, &at
-		}
-		if p.Complete || !p.Present {
-			u.Unread = nil
 		}
 	case *UserApiBaselined:
 		u.observe(p.Set, p.Memberships, p.CreatedAt, e)
@@ -223,6 +234,17 @@ func (u *User) Apply(e Decoded) {
 	}
 	u.Last = StampOf(e.Event)
 	u.Version++
+}
+
+// introduces reports whether an event that is the first about a user leaves open what
+// else there is to know.
+func introduces(p Payload) bool {
+	switch p.(type) {
+	case *UserApiCreated, *UserApiDeleted, *UserApiObserved, *UserApiBaselined:
+		return false
+	default:
+		return changesState(p)
+	}
 }
 
 // changesState tells changes to the user from mere looks at it, and from what only
@@ -287,15 +309,16 @@ func (u *User) partly(field string) bool {
 // before a creation, and what a command of ours found recorded came before it.
 func (u *User) doubtful(field string, e Decoded) bool {
 	before, known := u.Origins[field]
+	at, version := before.last()
 	switch {
-	case !known || before.EventID == e.ID || before.Type == TypeUserApiCreated:
+	case !known || before.EventID == e.ID || (before.Type == TypeUserApiCreated && before.Again == nil):
 		return false
-	case before.Version > e.Version:
+	case version > e.Version:
 		return true
 	case e.Meta.CallID != nil:
 		return false
 	default:
-		return e.OccurredAt.Sub(before.At) < nearby
+		return e.OccurredAt.Sub(at) < nearby
 	}
 }
 
@@ -333,11 +356,16 @@ func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Tim
 			u.Origins[field] = origin
 			continue
 		}
+		if _, version := origin.last(); known && version > e.Version {
+			// It arrived after the read. Where Keycloak's clock is behind ours it may also have
+			// occurred after it, although its time says otherwise.
+			u.open(e, "a change of "+field+" arrived after a read that it seems to precede")
+		}
 		u.from(field, e, false)
 	}
-	origins := u.Origins
+	origins, unread := u.Origins, u.Unread
 	*u = after
-	u.Origins = origins
+	u.Origins, u.Unread = origins, unread
 }
 
 func (u *User) change(c UserChange, e Decoded) {
@@ -373,7 +401,15 @@ func (u *User) set(set Profile, inferred []string, e Decoded) {
 		if guess && field == FieldAttributes {
 			u.open(e, "attributes that the user profile does not manage are dropped silently")
 		}
-		before := u.Origins[field]
+		before, known := u.Origins[field]
+		if known && !guess && !before.Inferred && len(DiffUsers(*u, after, field)) == 0 {
+			// Who saves a whole form sends every field again: the one who changed it stays.
+			if !u.doubtful(field, e) {
+				before.Doubtful, before.Rivals = false, nil
+			}
+			u.Origins[field] = before.sentAgain(e)
+			continue
+		}
 		u.from(field, e, guess)
 		if doubtful {
 			u.rival(field, before)
@@ -382,10 +418,25 @@ func (u *User) set(set Profile, inferred []string, e Decoded) {
 	set.applyTo(u)
 }
 
+// sentAgain is the origin of a value that e sets to what it is.
+func (o Origin) sentAgain(e Decoded) Origin {
+	o.Again = &Again{At: e.OccurredAt, Version: e.Version}
+	return o
+}
+
+// last is when an event set the field last, and its place in the order of arrival.
+func (o Origin) last() (time.Time, eventstore.Version) {
+	if o.Again != nil {
+		return o.Again.At, o.Again.Version
+	}
+	return o.At, o.Version
+}
+
 func (u *User) changeRoles(p *UserApiRolesChanged, e Decoded) {
 	if p.Unfolded != "" {
 		u.open(e, p.Unfolded)
 	}
+	u.learnClients(slices.Concat(p.Added, p.Removed))
 	for _, r := range p.Removed {
 		u.removeRole(r)
 	}
@@ -434,6 +485,21 @@ func (u *User) removeRole(r Role) {
 		delete(roles, client)
 	}
 	u.ClientRoles = roles
+}
+
+// learnClients keeps what the roles tell about the names of their clients.
+func (u *User) learnClients(roles []Role) {
+	for _, r := range roles {
+		if r.Client == "" || r.ClientID == "" || u.ClientIDs[r.Client] == r.ClientID {
+			continue
+		}
+		names := maps.Clone(u.ClientIDs)
+		if names == nil {
+			names = make(map[string]string)
+		}
+		names[r.Client] = r.ClientID
+		u.ClientIDs = names
+	}
 }
 
 // client is the client_id of the client with this UUID, or the UUID where no read has

@@ -9,14 +9,15 @@ import (
 // UserView is a user as the API and the command line show it: what the fold keeps for
 // itself is left out, collections are never null, times are UTC.
 type UserView struct {
-	Realm           string              `json:"realm"`
-	ID              string              `json:"id"`
-	Username        string              `json:"username"`
-	Email           *string             `json:"email"`
-	FirstName       *string             `json:"first_name"`
-	LastName        *string             `json:"last_name"`
-	Enabled         bool                `json:"enabled"`
-	EmailVerified   bool                `json:"email_verified"`
+	Realm     string  `json:"realm"`
+	ID        string  `json:"id"`
+	Username  string  `json:"username"`
+	Email     *string `json:"email"`
+	FirstName *string `json:"first_name"`
+	LastName  *string `json:"last_name"`
+	// Enabled and EmailVerified are null where no event has told them yet.
+	Enabled         *bool               `json:"enabled"`
+	EmailVerified   *bool               `json:"email_verified"`
 	Attributes      map[string][]string `json:"attributes"`
 	RequiredActions []string            `json:"required_actions"`
 	Roles           []string            `json:"roles"`
@@ -37,13 +38,20 @@ func (u User) View() UserView {
 	return UserView{
 		Realm: u.Realm, ID: u.ID, Username: u.Username,
 		Email: u.Email, FirstName: u.FirstName, LastName: u.LastName,
-		Enabled: u.Enabled, EmailVerified: u.EmailVerified,
+		Enabled: u.ifKnown(FieldEnabled, u.Enabled), EmailVerified: u.ifKnown(FieldEmailVerified, u.EmailVerified),
 		Attributes: filledMap(u.Attributes), RequiredActions: filled(u.RequiredActions),
 		Roles: filled(u.Roles), ClientRoles: filledMap(u.ClientRoles), Groups: filled(u.Groups),
 		Organizations: filled(u.Organizations),
 		LockedUntil:   inUTC(u.LockedUntil), CreatedAt: inUTC(u.CreatedAt), CreatedBy: u.CreatedBy,
 		UpdatedAt: inUTC(u.UpdatedAt), Deleted: u.Deleted, DeletedAt: inUTC(u.DeletedAt), Version: u.Version,
 	}
+}
+
+func (u User) ifKnown(field string, value bool) *bool {
+	if !u.Known(field) {
+		return nil
+	}
+	return &value
 }
 
 func filled[T any](s []T) []T {

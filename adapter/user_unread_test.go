@@ -75,7 +75,8 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := fold(t, c.events...)
+			known := happened(-time.Hour, &adapter.UserApiBaselined{UserRef: ref})
+			u := fold(t, append(c.events, known)...)
 			require.Equal(t, c.unread, u.Unread != nil, "%+v", u.Unread)
 		})
 	}

@@ -42,7 +42,7 @@ func TestAUserIsCreatedWithAllThatItIsToHave(t *testing.T) {
 	u, _ := adapter.FoldUser(w.events(stream))
 	require.Equal(t, []string{"auditor", "clerk"}, u.Roles)
 	require.Equal(t, []string{"/staff"}, u.Groups)
-	require.Equal(t, map[string][]string{w.app: {"approver"}}, u.ClientRoles)
+	require.Equal(t, map[string][]string{"app": {"approver"}}, u.ClientRoles)
 	require.Equal(t, []adapter.Organization{{ID: w.organization, Alias: "blue"}}, u.Organizations)
 	require.Equal(t, 1, w.keycloak.Requests(http.MethodPost, realmMappings), "both roles in one call")
 	first := w.call(out.CallID)

@@ -422,7 +422,7 @@ func inspect(t *testing.T, b *bundle, grace, eve string, began time.Time) {
 	require.False(t, then.Deleted)
 	onLeave := get[adapter.UserView](b, at(entries[2].OccurredAt))
 	require.Equal(t, "Hopper", *onLeave.LastName)
-	require.False(t, onLeave.Enabled)
+	require.False(t, *onLeave.Enabled)
 	status, problem = b.api(http.MethodGet, at(began.Add(-time.Hour)), nil)
 	require.Equal(t, http.StatusNotFound, status)
 	require.Equal(t, "not_yet_known", problem["code"])

@@ -44,7 +44,7 @@ func New(log eventstore.Reader, codec *adapter.Codec) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 1 }
+func (*Projection) Version() int { return 2 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string {
@@ -204,12 +204,16 @@ func (r *row) values(k key) ([]any, error) {
 	if u.Email != nil {
 		email = projections.CleanText(*u.Email)
 	}
+	var enabled any
+	if u.Known(adapter.FieldEnabled) {
+		enabled = u.Enabled
+	}
 	var unread time.Time
 	if u.Unread != nil {
 		unread = u.Unread.Since
 	}
 	return []any{
-		k.realm, k.userID, projections.CleanText(u.Username), email, u.Enabled, u.Deleted, searchText(u), string(state),
+		k.realm, k.userID, projections.CleanText(u.Username), email, enabled, u.Deleted, searchText(u), string(state),
 		int64(u.Version), int64(r.newest.Position), projections.FormatRequired(u.Last.At), projections.FormatRequired(r.newest.RecordedAt),
 		projections.FormatTime(unread),
 	}, nil

@@ -179,7 +179,7 @@ func (f Filter) where() (string, []any) {
 		add("email = $%d", projections.CleanText(strings.ToLower(f.Email)))
 	}
 	if f.Enabled != nil {
-		add("enabled = $%d", *f.Enabled)
+		add("enabled = $%d", *f.Enabled) // null where it is not known
 	}
 	if f.Deleted != nil {
 		add("deleted = $%d", *f.Deleted)

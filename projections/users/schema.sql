@@ -7,7 +7,7 @@ CREATE TABLE {users} (
   user_id          {text} NOT NULL,
   username         {text} NOT NULL,
   email            {text},
-  enabled          {bool} NOT NULL,
+  enabled          {bool},          -- null where it is not known
   deleted          {bool} NOT NULL,
   search           {text} NOT NULL, -- user name, address and names in lower case
   state            {json} NOT NULL,
