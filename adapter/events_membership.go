@@ -16,6 +16,8 @@ type UserApiOrganizationsChanged struct {
 	Left []Organization `json:"left,omitempty"`
 	// Unfolded says why more than that may have changed; the user is then read.
 	Unfolded string `json:"unfolded,omitempty"`
+	// Via is ViaRealm or empty.
+	Via string `json:"via,omitempty"`
 }
 
 // UserApiSessionsEnded records that an administrator ended all of a user's sessions.

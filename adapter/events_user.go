@@ -38,9 +38,13 @@ type UserChange struct {
 	// Unfolded says why the event does not tell what was changed; the user is then read.
 	Unfolded string `json:"unfolded,omitempty"`
 	// Via says by which way the change came: "admin", "registration", "account",
-	// "import", "command", "email_verification", "lockout".
+	// "import", "command", "email_verification", "lockout", "realm" (ViaRealm).
 	Via string `json:"via,omitempty"`
 }
+
+// ViaRealm marks an event that follows from a change that Keycloak reports once for the
+// realm, such as the deletion of a role, and not for each user.
+const ViaRealm = "realm"
 
 // UserApiCreated records that a user came to be.
 type UserApiCreated struct {
@@ -86,6 +90,8 @@ type UserApiRolesChanged struct {
 	Removed []Role `json:"removed,omitempty"`
 	// Unfolded says why the event does not tell which roles; the user is then read.
 	Unfolded string `json:"unfolded,omitempty"`
+	// Via is ViaRealm or empty.
+	Via string `json:"via,omitempty"`
 }
 
 // Group is a group by id and full path.
@@ -101,6 +107,8 @@ type UserApiGroupsChanged struct {
 	Left   []Group `json:"left,omitempty"`
 	// Unfolded says why the event does not tell which groups; the user is then read.
 	Unfolded string `json:"unfolded,omitempty"`
+	// Via is ViaRealm or empty.
+	Via string `json:"via,omitempty"`
 }
 
 // UserApiCredentialsChanged records that a credential was set, reset or removed. It

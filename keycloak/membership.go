@@ -32,4 +32,7 @@ type LoginFailures struct {
 	// Disabled is true for a user who is locked out now: for a while, and then still
 	// enabled, or for good, and then disabled (26.1.4 and 26.7.3).
 	Disabled bool `json:"disabled"`
+	// NotBefore is when a temporary lock-out ends, in seconds since 1970, 0 where there is
+	// none (26.7.3).
+	NotBefore int64 `json:"failedLoginNotBefore"`
 }

@@ -188,6 +188,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
+func (r *runner) background() bool {
+	_, ok := r.consumer.(Background)
+	return ok
+}
+
 // WaitFor waits until the projections named, or all, have folded everything at or
 // below position, or returns the context's error. It needs Run in this process.
 func (e *Engine) WaitFor(ctx context.Context, position eventstore.Position, names ...string) error {
@@ -274,7 +279,7 @@ func (e *BehindError) Unwrap() []error {
 }
 
 // CatchUp folds in the caller's process, beside Run or instead of it: first the
-// consumers up to the position, one after the other, then the projections up to the
+// consumers up to the position, those of the background left out, one after the other, then the projections up to the
 // head that results, all at once. It returns a *BehindError where some did not get
 // there before the context ended or could not go on; the others did.
 func (e *Engine) CatchUp(ctx context.Context, upTo eventstore.Position) error {
@@ -283,7 +288,7 @@ func (e *Engine) CatchUp(ctx context.Context, upTo eventstore.Position) error {
 	target := upTo
 	behind := make([]*Behind, len(e.runners))
 	for i, r := range e.runners {
-		if r.consumer == nil {
+		if r.consumer == nil || r.background() {
 			continue
 		}
 		behind[i] = r.catchUp(ctx, target)

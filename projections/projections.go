@@ -81,6 +81,13 @@ type Consumer interface {
 	Handle(ctx context.Context, events []adapter.Decoded) error
 }
 
+// Background is a consumer that may have to wait for others, such as Keycloak. CatchUp,
+// for which a person waits, leaves it to Run.
+type Background interface {
+	Consumer
+	Background()
+}
+
 // EventError is an event that a projection or consumer cannot get past.
 type EventError struct {
 	EventID  uuid.UUID

@@ -59,12 +59,14 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 		if path.Kind == keycloak.PathOrganizationMember && p.OperationType == keycloak.OperationDelete {
 			return &adapter.UserApiOrganizationsChanged{
 				UserRef: ref, Left: []adapter.Organization{organizationOf(p)},
-				Unfolded: "leaving an organization deletes a user whom it manages",
+				Unfolded: leftOrganization,
 			}, nil
 		}
 	case keycloak.ResourceUserLoginFailure:
-		// The same on users/{id} goes with an update that enables the user.
-		if path.Kind == keycloak.PathLoginFailures && p.OperationType == keycloak.OperationDelete {
+		// The path users/{id} goes with an update that enables the user, and ends a lock-out
+		// as well; of a user who is not locked Keycloak emits none (26.7.3).
+		ends := path.Kind == keycloak.PathLoginFailures || path.Kind == keycloak.PathUser
+		if ends && p.OperationType == keycloak.OperationDelete {
 			return &adapter.UserApiUpdated{UserChange: adapter.UserChange{
 				UserRef: ref, Set: adapter.Profile{LockedUntil: adapter.Clear[time.Time]()}, Via: "admin",
 			}}, nil
@@ -72,6 +74,9 @@ func adminChange(p *adapter.AdminEventReceived) (adapter.UserPayload, error) {
 	}
 	return nil, nil
 }
+
+// leftOrganization is why leaving an organization is not all that may have happened.
+const leftOrganization = "leaving an organization deletes a user whom it manages"
 
 func userResourceChange(p *adapter.AdminEventReceived, ref adapter.UserRef) (adapter.UserPayload, error) {
 	via, operation := "admin", p.OperationType

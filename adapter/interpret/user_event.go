@@ -2,6 +2,7 @@ package interpret
 
 import (
 	"strings"
+	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 )
@@ -30,6 +31,8 @@ func userChange(p *adapter.UserEventReceived) adapter.UserPayload {
 		return &adapter.UserApiDisabled{UserChange: adapter.UserChange{
 			UserRef: ref, Set: adapter.Profile{Enabled: adapter.Set(false)}, Via: "lockout",
 		}}
+	case "USER_DISABLED_BY_TEMPORARY_LOCKOUT":
+		return temporaryLockout(p, ref)
 	case "UPDATE_PASSWORD":
 		return &adapter.UserApiCredentialsChanged{UserRef: ref, Action: actionPasswordUpdated, CredentialType: "password"}
 	case "UPDATE_CREDENTIAL":
@@ -52,6 +55,18 @@ func userChange(p *adapter.UserEventReceived) adapter.UserPayload {
 	default:
 		return nil
 	}
+}
+
+// temporaryLockout is a user who may not log in until a moment, and stays enabled. The
+// event tells that moment by the server's own clock on the wall and not its time zone
+// (26.7.3 in Asia/Tokyo, measured), so that a read has to settle it.
+func temporaryLockout(p *adapter.UserEventReceived, ref adapter.UserRef) adapter.UserPayload {
+	change := adapter.UserChange{UserRef: ref, Via: "lockout", Unfolded: "the event tells the end of the lock-out without a time zone"}
+	if until, err := time.Parse("2006-01-02T15:04:05", p.Details["not_before"]); err == nil {
+		change.Set.LockedUntil = adapter.Set(until)
+		change.Inferred = []string{adapter.FieldLockedUntil}
+	}
+	return &adapter.UserApiUpdated{UserChange: change}
 }
 
 // registration is a user who created their own account: Keycloak enables it.

@@ -150,6 +150,8 @@ func via(v string) string {
 		return " by verifying the e-mail address"
 	case "lockout":
 		return " by the brute-force detection"
+	case adapter.ViaRealm:
+		return " with a change of the realm"
 	}
 	return " (" + v + ")"
 }

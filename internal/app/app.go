@@ -81,6 +81,7 @@ type App struct {
 	Failures        *trace.Failures
 	Recorder        *inbound.Recorder
 	Interpreter     *interpret.Interpreter
+	realmChanges    *interpret.RealmChanges
 	Commands        *outbound.Commands
 
 	// Keycloak, Poller and Reconciler are nil where no Keycloak is configured.
@@ -221,7 +222,34 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 	if err := a.connect(o); err != nil {
 		return nil, err
 	}
+	if k := a.Config.Keycloak; a.Keycloak != nil {
+		a.realmChanges.Live, a.realmChanges.Realms = a.Keycloak, k.Realms
+	}
 	return a, nil
+}
+
+// realmPause lets what was delivered close to a change of the realm come in, so that
+// the change is followed once, and to all whom it concerns.
+const realmPause = 2 * time.Second
+
+// settled waits until the deliveries up to a position, and what followed within the
+// pause, are interpreted and folded into the users. It needs Serve.
+func (a *App) settled(ctx context.Context, upTo eventstore.Position) error {
+	pause := time.NewTimer(realmPause)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-pause.C:
+	}
+	if err := a.Engine.WaitFor(ctx, upTo, a.Interpreter.Name()); err != nil {
+		return err
+	}
+	head, err := a.Store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	return a.Engine.WaitFor(ctx, head, users.Name)
 }
 
 // register names every projection and consumer: a new one is one line here.
@@ -237,8 +265,9 @@ func (a *App) register(db projections.DB) error {
 		},
 	})
 	a.Interpreter = &interpret.Interpreter{Store: a.Store, Codec: a.Codec, Clock: a.Clock, Logger: a.Logger}
+	a.realmChanges = &interpret.RealmChanges{Interpreter: a.Interpreter, Users: users.NewQueries(db), Settled: a.settled}
 	return errors.Join(
-		a.Engine.RegisterConsumer(a.Interpreter),
+		a.Engine.RegisterConsumer(a.Interpreter, a.realmChanges),
 		a.Engine.Register(users.New(a.Store, a.Codec)),
 		a.Engine.Register(calls.New()),
 		a.Engine.Register(reconciliations.New()),

@@ -101,7 +101,7 @@ func (c *call) removeLink(u *User) reply {
 }
 
 type bruteForceStatus struct {
-	FailedLoginNotBefore     int    `json:"failedLoginNotBefore"`
+	FailedLoginNotBefore     int64  `json:"failedLoginNotBefore"`
 	NumFailures              int    `json:"numFailures"`
 	NumTemporaryLockouts     int    `json:"numTemporaryLockouts"`
 	Disabled                 bool   `json:"disabled"`
@@ -127,6 +127,9 @@ func (c *call) getBruteForce() reply {
 	status := bruteForceStatus{NumFailures: c.realm.failures[c.PathValue("user")], LastIPFailure: "n/a"}
 	if u := c.realm.users[c.PathValue("user")]; u != nil && c.realm.locked(u) {
 		status.Disabled, status.NumTemporaryLockouts = true, 1
+		if until, known := c.realm.lockedUntil[u.ID]; known {
+			status.FailedLoginNotBefore = until.Unix()
+		}
 	}
 	return ok(status)
 }
@@ -142,9 +145,13 @@ func (s *Server) countFailure(r *Realm, u *User) {
 		return
 	}
 	if r.failures[u.ID]++; r.failures[u.ID] == r.failureFactor {
+		if r.lockedUntil == nil {
+			r.lockedUntil = make(map[string]time.Time)
+		}
+		r.lockedUntil[u.ID] = s.clock().Add(time.Minute)
 		s.emitUserEvent(r, userEvent{typ: "USER_DISABLED_BY_TEMPORARY_LOCKOUT", userID: u.ID, username: u.Username, details: map[string]string{
 			"reason": "brute_force_attack detected", "num_failures": strconv.Itoa(r.failures[u.ID]),
-			"not_before": s.clock().Add(time.Minute).UTC().Format("2006-01-02T15:04:05"),
+			"not_before": r.lockedUntil[u.ID].UTC().Format("2006-01-02T15:04:05"),
 		}})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // RealmOptions says what a new realm saves and tells.
@@ -56,6 +57,7 @@ type Realm struct {
 	organizations []*organization
 	idps          []*identityProvider
 	failures      map[string]int // failed logins by user id
+	lockedUntil   map[string]time.Time
 	webhooks      []*webhook
 	adminEvents   []*adminEvent // oldest first
 	userEvents    []*userEvent

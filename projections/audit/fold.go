@@ -221,9 +221,26 @@ func (f *fold) apply(e adapter.Decoded) {
 		if e.Meta.CallID != nil {
 			f.remove(callRow(*e.Meta.CallID))
 		}
-		if e.Meta.CausationID != nil {
+		// A change of the realm is told by its delivery, and again for each user whom it
+		// concerns.
+		if e.Meta.CausationID != nil && viaOf(p) != adapter.ViaRealm {
 			f.remove(deliveryRow(*e.Meta.CausationID))
 		}
+	}
+}
+
+func viaOf(p adapter.UserPayload) string {
+	switch p := p.(type) {
+	case *adapter.UserApiUpdated:
+		return p.Via
+	case *adapter.UserApiRolesChanged:
+		return p.Via
+	case *adapter.UserApiGroupsChanged:
+		return p.Via
+	case *adapter.UserApiOrganizationsChanged:
+		return p.Via
+	default:
+		return ""
 	}
 }
 
