@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -208,6 +209,10 @@ type listed struct {
 	legacy  bool
 	failure error
 	queries []admin.EventQuery
+	// meanwhile is called after each page.
+	meanwhile func(l *listed)
+	// ties, where not nil, orders events of one time anew for each page.
+	ties *rand.Rand
 }
 
 type stored struct {
@@ -240,6 +245,12 @@ func (l *listed) AdminEvents(_ context.Context, _ string, q admin.EventQuery) ([
 		if !e.at.Before(from) {
 			found = append(found, e)
 		}
+	}
+	if l.ties != nil {
+		l.ties.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+	}
+	if l.meanwhile != nil {
+		defer l.meanwhile(l)
 	}
 	slices.SortStableFunc(found, func(a, b stored) int { return a.at.Compare(b.at) })
 	if l.legacy || !q.Ascending {

@@ -111,6 +111,7 @@ func (p *Poller) poll(ctx context.Context, realm string, l listing) (Polled, err
 	if err != nil {
 		return Polled{}, fmt.Errorf("reading how far %s was polled: %w", name, err)
 	}
+	started := mark
 	query := admin.EventQuery{Max: pollPage, Ascending: true}
 	if !mark.IsZero() {
 		query.From = mark.Add(-pollOverlap)
@@ -119,7 +120,7 @@ func (p *Poller) poll(ctx context.Context, realm string, l listing) (Polled, err
 	for {
 		page, err := p.page(ctx, realm, l, query)
 		if errors.Is(err, errDescending) {
-			return p.pollDescending(ctx, realm, l, name, mark)
+			return p.pollDescending(ctx, realm, l, name, started)
 		}
 		if err != nil {
 			return total, err
@@ -174,46 +175,14 @@ func (p *Poller) page(ctx context.Context, realm string, l listing, q admin.Even
 		}
 		page = append(page, d)
 	}
-	if q.Ascending && len(page) > 1 && timeOf(page[0]).After(timeOf(page[len(page)-1])) {
-		return nil, errDescending
+	if q.Ascending && len(page) > 1 {
+		first, last := timeOf(page[0]), timeOf(page[len(page)-1])
+		// A whole page of one millisecond does not tell; newest first works everywhere.
+		if first.After(last) || (q.From.IsZero() && len(page) == q.Max && first.Equal(last)) {
+			return nil, errDescending
+		}
 	}
 	return page, nil
-}
-
-// pollDescending reads the whole window of an older server, newest first, and
-// records it oldest first in one batch: without ids, equal events are told apart
-// only by how many there are.
-func (p *Poller) pollDescending(ctx context.Context, realm string, l listing, name string, mark time.Time) (Polled, error) {
-	query := admin.EventQuery{Max: pollPage, DayPrecision: true}
-	if !mark.IsZero() {
-		query.From = mark.Add(-pollOverlap)
-	}
-	var window []webhook.Delivery
-	for {
-		page, err := p.page(ctx, realm, l, query)
-		if err != nil {
-			return Polled{}, err
-		}
-		window = append(window, page...)
-		if len(page) < pollPage {
-			break
-		}
-		query.First += len(page)
-	}
-	if len(window) == 0 {
-		return Polled{}, nil
-	}
-	slices.Reverse(window)
-	got, err := p.record(ctx, realm, window)
-	if err != nil {
-		return Polled{}, err
-	}
-	if newest := timeOf(window[len(window)-1]); newest.After(mark) {
-		if err := p.Watermarks.SetWatermark(ctx, name, newest); err != nil {
-			return Polled{}, fmt.Errorf("remembering how far %s was polled: %w", name, err)
-		}
-	}
-	return got, nil
 }
 
 // record records what this process has not seen yet.
