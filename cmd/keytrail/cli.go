@@ -209,7 +209,8 @@ func (s *session) open(ctx context.Context) (*app.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return app.Open(ctx, cfg, app.Options{Logger: logger, Clock: s.clock})
+	a, err := app.Open(ctx, cfg, app.Options{Logger: logger, Clock: s.clock})
+	return a, storeError(cfg, cfg.Store.URL, err)
 }
 
 // read opens keytrail, folds to the head of the log, and calls f. Where folding takes

@@ -22,12 +22,12 @@ func (*serveCommand) Run(ctx context.Context, s *session) (err error) {
 	}
 	if cfg.Store.URL.Kind == config.SQLite {
 		if err := app.Migrate(ctx, cfg); err != nil {
-			return err
+			return storeError(cfg, cfg.Store.URL, err)
 		}
 	}
 	a, err := app.Open(ctx, cfg, app.Options{Logger: logger, Clock: s.clock})
 	if err != nil {
-		return err
+		return storeError(cfg, cfg.Store.URL, err)
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	return a.Serve(ctx, app.ServeOptions{
