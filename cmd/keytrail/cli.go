@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os/user"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ type notBuilt struct {
 
 func (*notBuilt) Run(s *session) error {
 	name := strings.TrimSuffix(s.command, " <args>")
-	return &usageError{fmt.Errorf("keytrail %s is not built yet\nTry: keytrail --help", name)}
+	return adapter.Errorf(adapter.CodeNotBuilt, "keytrail %s is not built yet", name).WithTry("keytrail --help")
 }
 
 // usageError is a fault of whoever called: exit 2.
@@ -116,12 +117,13 @@ func execute(ctx context.Context, p process) int {
 		fmt.Fprintf(p.stderr, "Error: %v\n", err)
 		return exitUsage
 	}
-	kctx, status, done := parse(parser, p.args)
-	if done {
-		return status
+	kctx, status, err := parse(parser, p.args)
+	if err != nil {
+		s := &session{process: p, json: slices.Contains(p.args, "--json")}
+		return s.report(&usageError{fmt.Errorf("%w\nTry: keytrail --help", err)})
 	}
 	if kctx == nil {
-		return exitUsage
+		return status
 	}
 	s := &session{
 		process: p, json: cli.JSON, command: strings.TrimSpace(kctx.Command()), clock: time.Now,
@@ -131,29 +133,26 @@ func execute(ctx context.Context, p process) int {
 }
 
 // parse reads the arguments. kong ends the program after --help by its Exit, which is
-// a panic here: caught at once, it is a plain return.
-func parse(parser *kong.Kong, args []string) (kctx *kong.Context, status int, done bool) {
+// a panic here: caught at once, it is a plain return of the status without a context.
+func parse(parser *kong.Kong, args []string) (kctx *kong.Context, status int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			code, ok := r.(exitError)
 			if !ok {
 				panic(r)
 			}
-			kctx, status, done = nil, int(code), true
+			kctx, status, err = nil, int(code), nil
 		}
 	}()
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	kctx, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintf(parser.Stderr, "Error: %v\nTry: keytrail --help\n", err)
-		return nil, exitUsage, true
-	}
-	return kctx, 0, false
+	kctx, err = parser.Parse(args)
+	return kctx, 0, err
 }
 
-// report prints an error for people and turns it into the exit status.
+// report prints an error, for people or as the API's problem on standard output, where
+// a program that asked for JSON reads, and turns it into the exit status.
 func (s *session) report(err error) int {
 	if err == nil {
 		return exitOK
@@ -162,15 +161,14 @@ func (s *session) report(err error) int {
 	if errors.As(err, &code) {
 		return int(code)
 	}
-	text := err.Error()
-	var e *adapter.Error
-	if errors.As(err, &e) && e.Try != "" && !strings.Contains(text, "\nTry: ") {
-		text += "\nTry: " + e.Try
-	}
 	if s.json {
-		s.printErrorJSON(err)
-	} else {
-		fmt.Fprintf(s.stderr, "Error: %s\n", text)
+		_ = s.printJSON(problemOf(err)) // where standard output is gone, there is nobody left to tell
+		return exitStatus(err)
+	}
+	e := inCatalogue(err)
+	fmt.Fprintf(s.stderr, "Error: %s\n", e.Detail)
+	if e.Try != "" {
+		fmt.Fprintf(s.stderr, "Try: %s\n", e.Try)
 	}
 	return exitStatus(err)
 }

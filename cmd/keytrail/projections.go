@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
+	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/internal/app"
 )
@@ -57,11 +59,33 @@ func (c *projectionsRebuild) Run(ctx context.Context, s *session) (err error) {
 		}
 	})
 	if err != nil {
-		return err
+		return c.explain(ctx, a, err)
 	}
 	if s.json {
 		return s.printJSON(map[string]string{"name": c.Name, "status": "rebuilt"})
 	}
 	_, err = fmt.Fprintf(s.stdout, "Rebuilt %s.\n", c.Name)
 	return err
+}
+
+// explain names what can be rebuilt, where that was none of it.
+func (c *projectionsRebuild) explain(ctx context.Context, a *app.App, err error) error {
+	status, statusErr := a.Engine.Status(ctx)
+	if statusErr != nil {
+		return err
+	}
+	var names []string
+	e := adapter.Errorf(adapter.CodeNotFound, "there is no projection %q", c.Name)
+	for _, p := range status {
+		rebuilt := p.Kind == "projection"
+		switch {
+		case p.Name == c.Name && rebuilt:
+			return err // something else is wrong
+		case p.Name == c.Name:
+			e = adapter.Errorf(adapter.CodeInvalidRequest, "%s is a consumer: what it does is in the log, so there is nothing to rebuild", c.Name)
+		case rebuilt:
+			names = append(names, p.Name)
+		}
+	}
+	return e.WithTry("one of %s", strings.Join(names, ", "))
 }

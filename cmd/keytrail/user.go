@@ -113,7 +113,7 @@ type userShow struct {
 
 func (c *userShow) Run(ctx context.Context, s *session) error {
 	if c.KnownAt != "" {
-		return &usageError{errors.New("--known-at is not built yet\nTry: --at, which folds what occurred until then")}
+		return adapter.Errorf(adapter.CodeNotBuilt, "--known-at is not built yet").WithTry("--at, which folds what occurred until then")
 	}
 	at, err := moment(c.At)
 	if err != nil {
