@@ -153,5 +153,4 @@ func TestAnIdempotencyKeyIsHeeded(t *testing.T) {
 		p := b.do(http.MethodPost, acmeUsers, body, idempotencyHeader, bad).problem(http.StatusBadRequest, adapter.CodeInvalidRequest)
 		require.Equal(t, idempotencyHeader, p.Errors[0].Field)
 	}
-	b.do(http.MethodPost, "/api/v1/projections/users/rebuild", "", idempotencyHeader, "k").problem(http.StatusNotImplemented, adapter.CodeNotBuilt)
 }

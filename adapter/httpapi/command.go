@@ -135,16 +135,6 @@ func readCommand(w http.ResponseWriter, r *http.Request, fields map[string]field
 	return c, f.err()
 }
 
-// readRequest reads the body of what is asked of keytrail itself: a reason at most. It
-// keeps no idempotency keys; whoever sends one must not think so.
-func readRequest(w http.ResponseWriter, r *http.Request) (command, error) {
-	c, err := readCommand(w, r, nil)
-	if err == nil && c.key != "" {
-		err = notBuiltYet("the header " + idempotencyHeader + " at this address")
-	}
-	return c, err
-}
-
 // decodeObject reads a JSON object whose members each stand there once. Names are
 // matched exactly.
 func decodeObject(body []byte) (map[string]json.RawMessage, error) {

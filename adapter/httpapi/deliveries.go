@@ -50,14 +50,21 @@ type Retrier interface {
 // retryDelivery is POST /deliveries/{id}/retry: 200 with the delivery once it is
 // interpreted; those that waited behind it follow.
 func (s *Server) retryDelivery(w http.ResponseWriter, r *http.Request) error {
-	if _, err := readRequest(w, r); err != nil {
+	command, err := readRequest(w, r)
+	if err != nil {
 		return err
 	}
 	stream, err := s.deliveryStream(r.Context(), param(r, "id"))
 	if err != nil {
 		return err
 	}
-	if _, err := s.Retry.Retry(r.Context(), stream.AggregateID()); err != nil {
+	_, err = s.Retry.Retry(r.Context(), stream.AggregateID())
+	if adapter.CodeOf(err) == adapter.CodeNotParked && command.key != "" {
+		if events, unread := s.Codec.ReadStream(r.Context(), s.Store, stream); unread == nil && released(events) {
+			err = nil
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return s.answerDelivery(w, r, stream)

@@ -176,6 +176,10 @@ var (
 		idempotencyHeader, "Names the request: sent again with the same key, it is answered with what became of the first.",
 		object{"type": "string", "minLength": 1, "maxLength": maxKey},
 	}
+	// ownIdempotencyKey is the key of what is asked of keytrail itself.
+	ownIdempotencyKey = func(description string) []parameter {
+		return []parameter{{idempotencyHeader, description, idempotencyKey.schema}}
+	}
 	commandOpen = answers(http.StatusAccepted, "The outcome is open: still under way, or unknown since the answer was lost. The call tells it.", typeOf[outcome]()).
 			at("The call.")
 )
@@ -288,11 +292,12 @@ func operations() []operation {
 
 		{
 			method: http.MethodPost, path: apiRoot + "/realms/{realm}/reconciliations", id: "startReconciliation", tag: "reconciliation", summary: "Start a run",
+			headers: ownIdempotencyKey("Names the request: sent again with the same key, it is answered with the run that the first began in this realm."),
 			body:    reasonOnly(),
 			answers: []described{answers(http.StatusAccepted, "Begun.", typeOf[adapter.Reconciliation]()).at("The run.")},
 			problems: []adapter.Code{
-				adapter.CodeNotFound, adapter.CodeRealmNotFound, adapter.CodeRunInProgress, adapter.CodeKeycloakNotConfigured, adapter.CodeNotBuilt,
-				adapter.CodeKeycloakUnreachable, adapter.CodeInterrupted,
+				adapter.CodeNotFound, adapter.CodeRealmNotFound, adapter.CodeRunInProgress, adapter.CodeKeycloakNotConfigured,
+				adapter.CodeIdempotencyKeyReused, adapter.CodeKeycloakUnreachable, adapter.CodeInterrupted,
 			},
 		},
 		list("/reconciliations", "listReconciliations", "reconciliation", "List runs without findings, newest first", typeOf[page[adapter.Reconciliation]](), append([]parameter{realmFilter}, listing...)),
@@ -301,25 +306,28 @@ func operations() []operation {
 		{
 			method: http.MethodPost, path: apiRoot + "/reconciliations/{id}/cancel", id: "cancelReconciliation", tag: "reconciliation", summary: "End a run",
 			description: "A run of another process stops before its next request to Keycloak. What a run has adopted stays. 400 where the run is over already.",
+			headers:     ownIdempotencyKey("May be sent. A run is ended once: with any key, one that is aborted already is answered with 200."),
 			body:        reasonOnly(),
 			answers:     []described{answers(http.StatusOK, "Ended: the run is aborted, with code interrupted.", typeOf[adapter.Reconciliation]())},
-			problems:    []adapter.Code{adapter.CodeNotFound, adapter.CodeKeycloakNotConfigured, adapter.CodeInterrupted, adapter.CodeNotBuilt},
+			problems:    []adapter.Code{adapter.CodeNotFound, adapter.CodeKeycloakNotConfigured, adapter.CodeInterrupted},
 		},
 
 		list("/projections", "listProjections", "operations", "List the projections and consumers", typeOf[page[ProjectionStatus]](), listing),
 		{
 			method: http.MethodPost, path: apiRoot + "/projections/{name}/rebuild", id: "rebuildProjection", tag: "operations", summary: "Fold a projection anew from the whole log",
+			headers:  ownIdempotencyKey("May be sent. A rebuild gives the same rows however often it is made: the same key again while it is under way is answered as the first request was, and afterwards rebuilds again."),
 			body:     reasonOnly(),
 			answers:  []described{answers(http.StatusAccepted, "Begun.", typeOf[rebuildStarted]()).at("The list that tells how far it is.")},
-			problems: []adapter.Code{adapter.CodeNotFound, adapter.CodeRunInProgress, adapter.CodeInterrupted, adapter.CodeNotBuilt},
+			problems: []adapter.Code{adapter.CodeNotFound, adapter.CodeRunInProgress, adapter.CodeInterrupted},
 		},
 		list("/deliveries/parked", "listParkedDeliveries", "deliveries", "List the deliveries that could not be interpreted, the last parked first", typeOf[page[delivery]](), listing),
 		show("/deliveries/{id}", "showDelivery", "deliveries", "Show one delivery, by its id or Keycloak's event id", typeOf[delivery](), nil, adapter.CodeNotFound),
 		{
 			method: http.MethodPost, path: apiRoot + "/deliveries/{id}/retry", id: "retryDelivery", tag: "deliveries", summary: "Interpret a parked delivery again",
+			headers:  ownIdempotencyKey("May be sent. A delivery is interpreted once: with any key, one that was parked and is interpreted meanwhile is answered with 200 in the place of not_parked. A try that failed is made again."),
 			body:     reasonOnly(),
 			answers:  []described{answers(http.StatusOK, "Interpreted; those that waited behind it follow.", typeOf[delivery]())},
-			problems: []adapter.Code{adapter.CodeNotFound, adapter.CodeNotParked, adapter.CodeWaitsBehind, adapter.CodeStillParked, adapter.CodeNotBuilt},
+			problems: []adapter.Code{adapter.CodeNotFound, adapter.CodeNotParked, adapter.CodeWaitsBehind, adapter.CodeStillParked},
 		},
 
 		{

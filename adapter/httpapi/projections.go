@@ -70,29 +70,32 @@ func (s *Server) listProjections(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, pageOf(all, next))
 }
 
-// rebuilds are the projections that this process rebuilds.
+// rebuilds are the projections that this process rebuilds, with the idempotency keys of
+// the requests that asked for it, "" for none.
 type rebuilds struct {
-	mu    sync.Mutex
-	names map[string]bool
+	mu   sync.Mutex
+	keys map[string]string
 }
 
-func (b *rebuilds) begin(name string) bool {
+// begin reports false where a rebuild is under way, and whether it was begun under the
+// same key.
+func (b *rebuilds) begin(name, key string) (begun, same bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.names[name] {
-		return false
+	if under, ok := b.keys[name]; ok {
+		return false, key != "" && under == key
 	}
-	if b.names == nil {
-		b.names = map[string]bool{}
+	if b.keys == nil {
+		b.keys = map[string]string{}
 	}
-	b.names[name] = true
-	return true
+	b.keys[name] = key
+	return true, false
 }
 
 func (b *rebuilds) end(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.names, name)
+	delete(b.keys, name)
 }
 
 // rebuildStarted is the answer to a rebuild; GET /projections tells how far it is.
@@ -103,7 +106,8 @@ type rebuildStarted struct {
 
 // rebuildProjection is POST /projections/{name}/rebuild: 202, and the rebuild goes on.
 func (s *Server) rebuildProjection(w http.ResponseWriter, r *http.Request) error {
-	if _, err := readRequest(w, r); err != nil {
+	command, err := readRequest(w, r)
+	if err != nil {
 		return err
 	}
 	name := param(r, "name")
@@ -121,19 +125,22 @@ func (s *Server) rebuildProjection(w http.ResponseWriter, r *http.Request) error
 		return adapter.Errorf(adapter.CodeNotFound, "there is no projection %s", quoted(name)).
 			WithTry("one of %s", strings.Join(names, ", "))
 	}
-	if !s.rebuilding.begin(name) {
+	begun, same := s.rebuilding.begin(name, command.key)
+	switch {
+	case begun:
+		err = s.work.start(r.Context(), func(ctx context.Context) {
+			defer s.rebuilding.end(name)
+			if err := s.Projections.Rebuild(ctx, name, nil); err != nil {
+				s.Logger.ErrorContext(ctx, "rebuild failed", "projection", name, "error", err)
+			}
+		})
+		if err != nil {
+			s.rebuilding.end(name)
+			return err
+		}
+	case !same:
 		return adapter.Errorf(adapter.CodeRunInProgress, "projection %s is being rebuilt already", name).
 			WithTry("GET %s/projections tells how far it is", apiRoot)
-	}
-	err = s.work.start(r.Context(), func(ctx context.Context) {
-		defer s.rebuilding.end(name)
-		if err := s.Projections.Rebuild(ctx, name, nil); err != nil {
-			s.Logger.ErrorContext(ctx, "rebuild failed", "projection", name, "error", err)
-		}
-	})
-	if err != nil {
-		s.rebuilding.end(name)
-		return err
 	}
 	w.Header().Set("Location", apiRoot+"/projections")
 	return answer(w, http.StatusAccepted, rebuildStarted{Name: name, Status: "rebuilding"})

@@ -24,9 +24,11 @@ type ReconciliationReader interface {
 type Reconciler interface {
 	// Start begins a run of the realm on behalf of whoever stands in ctx
 	// (adapter.WithCall) and returns it once its start is recorded. The run goes on when
-	// ctx ends. Errors are *adapter.Error: CodeRunInProgress where one is under way,
-	// CodeInvalidRequest or CodeNotFound for a realm that cannot be reconciled.
-	Start(ctx context.Context, realm string) (adapter.Reconciliation, error)
+	// ctx ends. Its id is runID, a new one for uuid.Nil; an id that there is begins no
+	// second run and is an error. Errors are *adapter.Error: CodeRunInProgress where one
+	// is under way, CodeInvalidRequest or CodeNotFound for a realm that cannot be
+	// reconciled.
+	Start(ctx context.Context, runID uuid.UUID, realm string) (adapter.Reconciliation, error)
 	// Cancel ends a run, in whichever process it is under way, and returns it as it is
 	// then. Errors are *adapter.Error: CodeNotFound for an unknown run, and
 	// CodeInvalidRequest for one that is over already.
@@ -43,9 +45,25 @@ func (s *Server) startReconciliation(w http.ResponseWriter, r *http.Request) err
 	if s.Reconciler == nil {
 		return nothingToCompare()
 	}
-	run, err := s.Reconciler.Start(command.context(r.Context()), param(r, "realm"))
+	realm := param(r, "realm")
+	id := runUnder(realm, command.key)
+	run, begun, err := s.firstRun(r.Context(), id, command)
 	if err != nil {
 		return err
+	}
+	if !begun {
+		if run, err = s.Reconciler.Start(command.context(r.Context()), id, realm); err != nil {
+			// Another request with this key may have been the first meanwhile.
+			first, begun, reused := s.firstRun(r.Context(), id, command)
+			switch {
+			case begun:
+				run = first
+			case adapter.CodeOf(reused) == adapter.CodeIdempotencyKeyReused:
+				return reused
+			default:
+				return err
+			}
+		}
 	}
 	w.Header().Set("Location", apiRoot+"/reconciliations/"+run.RunID.String())
 	return answer(w, http.StatusAccepted, runView(run))
@@ -66,6 +84,12 @@ func (s *Server) cancelReconciliation(w http.ResponseWriter, r *http.Request) er
 		return nothingToCompare()
 	}
 	run, err := s.Reconciler.Cancel(command.context(r.Context()), id)
+	if adapter.CodeOf(err) == adapter.CodeInvalidRequest && command.key != "" {
+		// Over already: for a request that may have come before, an aborted run is as asked.
+		if ended, found := s.findRun(r); found == nil && ended.Status == adapter.RunAborted {
+			run, err = ended, nil
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -407,10 +407,10 @@ func TestProjections(t *testing.T) {
 }
 
 // starter is a Reconciler.
-type starter func(ctx context.Context, realm string) (adapter.Reconciliation, error)
+type starter func(ctx context.Context, runID uuid.UUID, realm string) (adapter.Reconciliation, error)
 
-func (f starter) Start(ctx context.Context, realm string) (adapter.Reconciliation, error) {
-	return f(ctx, realm)
+func (f starter) Start(ctx context.Context, runID uuid.UUID, realm string) (adapter.Reconciliation, error) {
+	return f(ctx, runID, realm)
 }
 
 func (starter) Cancel(_ context.Context, id uuid.UUID) (adapter.Reconciliation, error) {
@@ -460,7 +460,8 @@ func TestReconciliations(t *testing.T) {
 	id := uuid.New()
 	var b *bundle
 	b = newBundle(t, func(c *Config) {
-		c.Reconciler = starter(func(ctx context.Context, realm string) (adapter.Reconciliation, error) {
+		c.Reconciler = starter(func(ctx context.Context, given uuid.UUID, realm string) (adapter.Reconciliation, error) {
+			require.Equal(t, uuid.Nil, given, "there is no idempotency key")
 			call, _ := adapter.CallFrom(ctx)
 			if realm != "acme" {
 				return adapter.Reconciliation{}, adapter.Errorf(adapter.CodeRunInProgress, "a run of %s is under way", realm)

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,6 +173,9 @@ func New(c Config) (*Runner, error) {
 // Request asks for a run.
 type Request struct {
 	Realm string
+	// RunID is the run's id, a new one for uuid.Nil. With one that there is Run begins
+	// nothing and returns an error.
+	RunID uuid.UUID
 	// Trigger is "schedule", "cli" or "http"; "baseline" is Baseline's own.
 	Trigger string
 	// Started, if not nil, is told of the run once its start is recorded.
@@ -255,7 +259,7 @@ func (r *Runner) execute(ctx context.Context, req Request, work func(*run, conte
 	}
 	n := &run{
 		Runner: r, req: req,
-		id: eventstore.NewID(), realm: req.Realm, call: call,
+		id: cmp.Or(req.RunID, eventstore.NewID()), realm: req.Realm, call: call,
 		log:     r.Logger.With("realm", req.Realm),
 		digests: newDigests(), memberships: newMemberships(), touched: map[string]struct{}{},
 		differing: queue{limit: r.MaxReads}, unlisted: queue{limit: r.MaxReads},

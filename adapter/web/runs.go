@@ -89,7 +89,7 @@ func (s *Server) startRun(w http.ResponseWriter, r *http.Request) error {
 	if !slices.Contains(s.Realms, realm) {
 		return adapter.Errorf(adapter.CodeNotFound, "realm %s is not configured", quoted(realm)).WithTry("add it to KEYTRAIL_KEYCLOAK_REALMS")
 	}
-	run, err := s.Reconciler.Start(r.Context(), realm)
+	run, err := s.Reconciler.Start(r.Context(), uuid.Nil, realm)
 	if err != nil {
 		return err
 	}

@@ -371,7 +371,7 @@ func (p projectionReader) Status(ctx context.Context) ([]httpapi.ProjectionStatu
 // reconciler answers with the run that there is.
 type reconciler struct{ *story }
 
-func (r reconciler) Start(ctx context.Context, realm string) (adapter.Reconciliation, error) {
+func (r reconciler) Start(ctx context.Context, _ uuid.UUID, realm string) (adapter.Reconciliation, error) {
 	if !slices.Contains([]string{realmName}, realm) {
 		return adapter.Reconciliation{}, adapter.Errorf(adapter.CodeNotFound, "no such realm")
 	}

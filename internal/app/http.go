@@ -59,7 +59,7 @@ func (r httpReconciler) Cancel(ctx context.Context, runID uuid.UUID) (adapter.Re
 	return r.app.CancelRun(ctx, runID)
 }
 
-func (r httpReconciler) Start(ctx context.Context, realm string) (adapter.Reconciliation, error) {
+func (r httpReconciler) Start(ctx context.Context, runID uuid.UUID, realm string) (adapter.Reconciliation, error) {
 	a := r.app
 	if !slices.Contains(a.Config.Keycloak.Realms, realm) {
 		return adapter.Reconciliation{}, adapter.Errorf(adapter.CodeNotFound, "realm %q is not configured", realm).
@@ -71,7 +71,7 @@ func (r httpReconciler) Start(ctx context.Context, realm string) (adapter.Reconc
 		run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		defer context.AfterFunc(a.stopping, cancel)()
-		_, err := a.run(run, reconcile.Request{Realm: realm, Trigger: "http", Started: func(r adapter.Reconciliation) { started <- r }})
+		_, err := a.run(run, reconcile.Request{RunID: runID, Realm: realm, Trigger: "http", Started: func(r adapter.Reconciliation) { started <- r }})
 		ended <- err
 	})
 	select {
