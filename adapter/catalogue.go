@@ -17,6 +17,8 @@ const (
 	CodeManagedMember Code = "managed_member"
 	CodeNotLocked     Code = "not_locked"
 	CodeEmailMissing  Code = "email_missing"
+	// CodeUserDisabled is what Keycloak does not do for a user who is disabled.
+	CodeUserDisabled Code = "user_disabled"
 
 	CodeRealmNotFound        Code = "realm_not_found"
 	CodeRoleNotFound         Code = "role_not_found"
@@ -119,6 +121,11 @@ var catalogue = map[Code]Explanation{
 		"The user has no e-mail address",
 		"none was ever given, or it was cleared",
 		"set one with keytrail user update --email",
+	},
+	CodeUserDisabled: {
+		"The user is disabled",
+		"Keycloak sends no e-mail to a user who is disabled",
+		"enable the user with keytrail user enable, then give the command again",
 	},
 	CodeIdempotencyKeyReused: {
 		"The idempotency key belongs to another request",

@@ -16,7 +16,7 @@ func TestPlanStepByHand(t *testing.T) {
 		"user.client_role.add approver of app":          {"keytrail user role add 6a91 approver --client app"},
 		"user.client_role.add it's mine of the app":     {`keytrail user role add 6a91 'it'\''s mine' --client 'the app'`},
 		`user.role.add "head of sales", "a, b"`:         {"keytrail user role add 6a91 'head of sales'", "keytrail user role add 6a91 'a, b'"},
-		"user.role.add 'x', `y": {`keytrail user role add 6a91 ''\''x'\'''`, "keytrail user role add 6a91 '`y'"},
+		"user.role.add 'x', `y":                         {`keytrail user role add 6a91 ''\''x'\'''`, "keytrail user role add 6a91 '`y'"},
 		"user.organization.add 2f6e":                    {"keytrail user organization add 6a91 2f6e"},
 		"user.enable":                                   {"keytrail user enable 6a91"},
 		"user.teleport":                                 nil,

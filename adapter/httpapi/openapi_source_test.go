@@ -253,7 +253,7 @@ func operations() []operation {
 			bodyOf("The new password, which is never recorded.", map[string]object{
 				"password": with(object{"minLength": 1, "writeOnly": true}, text), "temporary": describedAs("It has to be changed at the next login.", nullable(truth)),
 			}, "password"), adapter.CodePasswordRejected, adapter.CodePartiallyDone),
-		commandOn(http.MethodPost, "/send-verify-email", "sendVerifyEmail", "Send a verification e-mail", reasonOnly(), adapter.CodeEmailMissing, adapter.CodeKeycloakMailFault),
+		commandOn(http.MethodPost, "/send-verify-email", "sendVerifyEmail", "Send a verification e-mail", reasonOnly(), adapter.CodeEmailMissing, adapter.CodeUserDisabled, adapter.CodeKeycloakMailFault),
 		commandOn(http.MethodPost, "/logout", "logoutUser", "End the sessions", reasonOnly()),
 		commandOn(http.MethodPost, "/unlock", "unlockUser", "End a lock-out by the brute-force detection", reasonOnly(), adapter.CodeNotLocked, adapter.CodePartiallyDone),
 

@@ -60,6 +60,7 @@ var meanings = map[adapter.Code]meaning{
 	adapter.CodeManagedMember:        {http.StatusConflict, "", 0},
 	adapter.CodeNotLocked:            {http.StatusConflict, "", 0},
 	adapter.CodeEmailMissing:         {http.StatusUnprocessableEntity, "", 0},
+	adapter.CodeUserDisabled:         {http.StatusUnprocessableEntity, "", 0},
 	adapter.CodeNotBuilt:             {http.StatusNotImplemented, "", 0},
 	adapter.CodeOverloaded:           {http.StatusTooManyRequests, "", 2 * time.Second},
 	adapter.CodeStoreUnavailable:     {http.StatusServiceUnavailable, "", 5 * time.Second},

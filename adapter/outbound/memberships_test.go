@@ -401,6 +401,10 @@ func TestAnEmailThatCannotBeSentIsAFailure(t *testing.T) {
 	types := w.types(adapter.UserStream("acme", w.bob))
 	require.Equal(t, adapter.TypeUserApiEmailRequested, types[len(types)-1])
 
+	w.realm.BehindOurBack(func(users map[string]*keycloaktest.User) { users[w.bob].Enabled = false })
+	_, err = w.commands.SendVerifyEmail(w.ctx, "acme", outbound.UserRef{ID: w.bob})
+	require.Equal(t, adapter.CodeUserDisabled, adapter.CodeOf(err))
+
 	w.realm.BehindOurBack(func(users map[string]*keycloaktest.User) { users[w.bob].Email = "" })
 	_, err = w.commands.SendVerifyEmail(w.ctx, "acme", outbound.UserRef{ID: w.bob})
 	require.Equal(t, adapter.CodeEmailMissing, adapter.CodeOf(err))

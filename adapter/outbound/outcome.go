@@ -239,6 +239,9 @@ func explainInvalid(a *keycloak.APIError) adapter.CallError {
 		return adapter.CallError{Code: adapter.CodePasswordRejected, Message: "the password does not meet the realm's policy: " + passwordWords(a.Message)}
 	case strings.HasPrefix(a.Message, "User email missing"):
 		return adapter.CallError{Code: adapter.CodeEmailMissing, Message: "the user has no e-mail address"}
+	case a.Message == "User is disabled":
+		// 26.7.3, measured: what sends an e-mail is refused so.
+		return adapter.CallError{Code: adapter.CodeUserDisabled, Message: "the user is disabled"}
 	case len(a.Fields) == 0:
 		return adapter.CallError{Code: adapter.CodeKeycloakInvalid, Message: "Keycloak does not accept the values"}
 	}

@@ -32,6 +32,7 @@ func TestKeycloaksBodiesBecomeCodesAndWords(t *testing.T) {
 		{put, 400, `{"errorMessage":"User name is missing"}`, adapter.CodeKeycloakInvalid, "does not accept the values", "User name is missing"},
 		{put, 400, `{"error":"invalidPasswordHistoryMessage","error_description":"Invalid password: must not be equal to any of last 3 passwords."}`, adapter.CodePasswordRejected, "used before", "invalidPasswordHistoryMessage"},
 		{put, 400, `{"errorMessage":"User email missing"}`, adapter.CodeEmailMissing, "no e-mail address", "User email missing"},
+		{put, 400, `{"errorMessage":"User is disabled"}`, adapter.CodeUserDisabled, "the user is disabled", "User is disabled"},
 		{put, 401, `{"error":"HTTP 401 Unauthorized"}`, adapter.CodeKeycloakUnauthorized, "token", "HTTP 401 Unauthorized"},
 		{put, 403, `{"error":"HTTP 403 Forbidden"}`, adapter.CodeKeycloakForbidden, "manage-users", "HTTP 403 Forbidden"},
 		{"GET /admin/realms/{realm}/users/{id}", 403, `{"error":"unknown_error"}`, adapter.CodeKeycloakForbidden, "view-users", ""},

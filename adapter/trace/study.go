@@ -478,6 +478,8 @@ func nextOfCall(c adapter.Call) string {
 		return "Keycloak does not know the user. See what else is missing: keytrail reconcile --realm " + word(c.Realm)
 	case adapter.CodeKeycloakUnavailable, adapter.CodeKeycloakUnreachable:
 		return "Once Keycloak answers (keytrail keycloak check), repeat the command."
+	case adapter.CodeUserDisabled:
+		return "Enable the user first, then repeat the command: keytrail user enable " + word(c.UserID) + " --realm " + word(c.Realm)
 	case adapter.CodeInterrupted:
 		return "keytrail was stopped before it was done. Repeat the command."
 	}

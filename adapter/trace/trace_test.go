@@ -398,6 +398,7 @@ func TestNextSteps(t *testing.T) {
 		adapter.CodeKeycloakUnavailable:  "repeat the command",
 		adapter.CodeKeycloakUnreachable:  "repeat the command",
 		adapter.CodeInterrupted:          "Repeat the command",
+		adapter.CodeUserDisabled:         "keytrail user enable 1 --realm acme",
 		adapter.CodeInternal:             "Repeat the command",
 	} {
 		require.Contains(t, nextOfCall(adapter.Call{Status: adapter.CallFailed, Code: code, Realm: realm, UserID: "1"}), want, code)

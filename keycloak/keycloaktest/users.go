@@ -588,12 +588,18 @@ func (c *call) executeActionsEmail(u *User) reply {
 	if u.Email == "" {
 		return refuse(http.StatusBadRequest, "User email missing")
 	}
+	if !u.Enabled {
+		return refuse(http.StatusBadRequest, "User is disabled")
+	}
 	return refuse(http.StatusInternalServerError, "Failed to send execute actions email: Invalid sender address 'null'.")
 }
 
 func (c *call) sendVerifyEmail(u *User) reply {
 	if u.Email == "" {
 		return refuse(http.StatusBadRequest, "User email missing")
+	}
+	if !u.Enabled {
+		return refuse(http.StatusBadRequest, "User is disabled")
 	}
 	return refuse(http.StatusInternalServerError, "Failed to send verify email")
 }
