@@ -26,6 +26,9 @@ type auditCommand struct {
 }
 
 func (c *auditCommand) Run(ctx context.Context, s *session) error {
+	if err := checkLimit(c.Limit); err != nil {
+		return err
+	}
 	f := adapter.AuditFilter{Realm: c.Realm, Actor: c.Actor, User: c.User, Type: c.Type}
 	var err error
 	if f.From, err = moment(c.From); err != nil {
@@ -35,7 +38,9 @@ func (c *auditCommand) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return s.read(ctx, func(a *app.App) error {
-		entries, next, err := a.Audit.List(ctx, f, c.Limit, c.Cursor)
+		entries, next, err := upTo(c.Limit, c.Cursor, func(limit int, cursor string) ([]adapter.AuditEntry, string, error) {
+			return a.Audit.List(ctx, f, limit, cursor)
+		})
 		if err != nil {
 			return err
 		}

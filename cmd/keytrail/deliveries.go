@@ -33,6 +33,9 @@ type parkedDelivery struct {
 }
 
 func (c *deliveriesParked) Run(ctx context.Context, s *session) error {
+	if err := checkLimit(c.Limit); err != nil {
+		return err
+	}
 	return s.read(ctx, func(a *app.App) error {
 		var parked []parkedDelivery
 		for p, err := range a.Codec.Parked(ctx, a.Store, 0) {
@@ -96,12 +99,15 @@ func (c *deliveriesRetry) Run(ctx context.Context, s *session) (err error) {
 		id = adapter.DeliveryStream(c.ID).AggregateID()
 	}
 	released, err := a.Interpreter.Retry(ctx, id)
+	if adapter.CodeOf(err) == adapter.CodeNotFound {
+		return adapter.Errorf(adapter.CodeNotFound, "there is no delivery %s", plain(c.ID)).WithTry("keytrail deliveries parked")
+	}
 	if err != nil {
 		return err
 	}
 	if s.json {
 		return s.printJSON(map[string]int{"released": released})
 	}
-	_, err = fmt.Fprintf(s.stdout, "Interpreted %d deliveries.\n", released)
+	_, err = fmt.Fprintf(s.stdout, "Interpreted %s.\n", count(released, "delivery", "deliveries"))
 	return err
 }

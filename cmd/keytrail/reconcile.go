@@ -103,7 +103,7 @@ func writeResult(w io.Writer, r reconcile.Result) {
 		fmt.Fprintf(w, "Adopted %d users as the starting point.\n", r.Baselined)
 	}
 	if r.Unsettled > 0 {
-		fmt.Fprintf(w, "%d differences are too young to judge, or have a call under way.\n", r.Unsettled)
+		fmt.Fprintf(w, "%s too young to judge, or with a call under way.\n", count(r.Unsettled, "difference", "differences"))
 	}
 	for _, n := range r.NotCompared {
 		fmt.Fprintf(w, "Not compared: %s. %s\n", n.Field, n.Reason)

@@ -36,11 +36,18 @@ type failuresCommand struct {
 }
 
 func (c *failuresCommand) Run(ctx context.Context, s *session) error {
+	if err := checkLimit(c.Limit); err != nil {
+		return err
+	}
 	return s.read(ctx, func(a *app.App) error {
-		page, err := a.Failures.List(ctx, trace.FailureQuery{Realm: c.Realm, Limit: c.Limit, Cursor: c.Cursor})
+		items, next, err := upTo(c.Limit, c.Cursor, func(limit int, cursor string) ([]trace.Failure, string, error) {
+			page, err := a.Failures.List(ctx, trace.FailureQuery{Realm: c.Realm, Limit: limit, Cursor: cursor})
+			return page.Items, page.NextCursor, err
+		})
 		if err != nil {
 			return err
 		}
+		page := trace.FailurePage{Items: items, NextCursor: next}
 		if s.json {
 			return s.printJSON(listOf(page.Items, page.NextCursor))
 		}

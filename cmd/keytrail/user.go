@@ -56,10 +56,14 @@ type userList struct {
 }
 
 func (c *userList) Run(ctx context.Context, s *session) error {
+	if err := checkLimit(c.Limit); err != nil {
+		return err
+	}
+	f := users.Filter{Realm: c.Realm, Username: c.Username, Email: c.Email, Enabled: c.Enabled, Deleted: c.Deleted}
 	return s.read(ctx, func(a *app.App) error {
-		found, next, err := a.Users.List(ctx, users.Filter{
-			Realm: c.Realm, Username: c.Username, Email: c.Email, Enabled: c.Enabled, Deleted: c.Deleted,
-		}, c.Limit, c.Cursor)
+		found, next, err := upTo(c.Limit, c.Cursor, func(limit int, cursor string) ([]adapter.User, string, error) {
+			return a.Users.List(ctx, f, limit, cursor)
+		})
 		if err != nil {
 			return err
 		}
@@ -120,7 +124,7 @@ func (c *userShow) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return s.read(ctx, func(a *app.App) error {
-		ref, err := a.LookupUser(ctx, c.Realm, c.ID)
+		ref, err := lookupUser(ctx, a, c.target)
 		if err != nil {
 			return err
 		}
@@ -150,7 +154,7 @@ type userHistory struct{ target }
 
 func (c *userHistory) Run(ctx context.Context, s *session) error {
 	return s.read(ctx, func(a *app.App) error {
-		ref, err := a.LookupUser(ctx, c.Realm, c.ID)
+		ref, err := lookupUser(ctx, a, c.target)
 		if err != nil {
 			return err
 		}
