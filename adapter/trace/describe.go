@@ -293,6 +293,9 @@ func (w words) delivery(v adapter.View) string {
 		}
 		return text + arrival(p.Receipt, v)
 	case *adapter.DeliveryConfirmed:
+		if p.Source == "lookup" {
+			return "Keycloak was asked whose realm this is: " + strings.Trim(string(p.Added["realm"]), `"`)
+		}
 		text := "the same event was seen again" + arrival(p.Receipt, v)
 		if len(p.Added) > 0 {
 			text += "; that adds " + strings.Join(slices.Sorted(maps.Keys(p.Added)), ", ")

@@ -234,6 +234,8 @@ func through(source string) string {
 		return "the HTTP API"
 	case "poll":
 		return "the poller"
+	case "lookup":
+		return "a question to Keycloak"
 	case "reconcile":
 		return "the reconciler"
 	}
