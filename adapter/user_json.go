@@ -31,10 +31,23 @@ type UserView struct {
 	Deleted         bool                `json:"deleted"`
 	DeletedAt       *time.Time          `json:"deleted_at"`
 	Version         eventstore.Version  `json:"version"`
+	// Unread is there while events have left open what the user looks like, so that it is
+	// to be read back.
+	Unread *UnreadView `json:"unread,omitempty"`
+}
+
+// UnreadView says since when a user is to be read back, and why.
+type UnreadView struct {
+	Since   time.Time `json:"since"`
+	Because string    `json:"because"`
 }
 
 // View returns the user in its outside form. It shares collections with u.
 func (u User) View() UserView {
+	var unread *UnreadView
+	if u.Unread != nil {
+		unread = &UnreadView{Since: u.Unread.Since.UTC(), Because: u.Unread.Because}
+	}
 	return UserView{
 		Realm: u.Realm, ID: u.ID, Username: u.Username,
 		Email: u.Email, FirstName: u.FirstName, LastName: u.LastName,
@@ -43,7 +56,7 @@ func (u User) View() UserView {
 		Roles: filled(u.Roles), ClientRoles: filledMap(u.ClientRoles), Groups: filled(u.Groups),
 		Organizations: filled(u.Organizations),
 		LockedUntil:   inUTC(u.LockedUntil), CreatedAt: inUTC(u.CreatedAt), CreatedBy: u.CreatedBy,
-		UpdatedAt: inUTC(u.UpdatedAt), Deleted: u.Deleted, DeletedAt: inUTC(u.DeletedAt), Version: u.Version,
+		UpdatedAt: inUTC(u.UpdatedAt), Deleted: u.Deleted, DeletedAt: inUTC(u.DeletedAt), Version: u.Version, Unread: unread,
 	}
 }
 

@@ -374,6 +374,7 @@ func operations() []operation {
 // schemaNames are the names of types whose Go name says less.
 var schemaNames = map[reflect.Type]string{
 	typeOf[adapter.UserView]():    "User",
+	typeOf[adapter.UnreadView]():  "Unread",
 	typeOf[adapter.View]():        "Event",
 	typeOf[parked]():              "Parking",
 	typeOf[inbound.Receipt]():     "Receipt",

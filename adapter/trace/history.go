@@ -116,7 +116,8 @@ func inferredIn(data any) []string {
 	return nil
 }
 
-// WriteUser writes what is believed of a user, and for each field who set it when.
+// WriteUser writes what is believed of a user, whether it is being read back, and for
+// each field who set it when, and whether that is certain.
 // A field that no event has ever told of is shown as not known.
 func WriteUser(w io.Writer, u adapter.User, o Options) error {
 	p := newPage(o)
@@ -130,7 +131,11 @@ func WriteUser(w io.Writer, u adapter.User, o Options) error {
 	case !u.Known(adapter.FieldEnabled):
 		state, mark = "enabled or not is not known", plain
 	}
-	p.WriteString(p.paint(bold, titleOf(u)) + ": " + p.paint(mark, state) + "\n\n")
+	p.WriteString(p.paint(bold, titleOf(u)) + ": " + p.paint(mark, state) + "\n")
+	if text := unread(u); text != "" {
+		p.line("", 0, yellow, text)
+	}
+	p.WriteByte('\n')
 
 	rows := p.userRows(u)
 	names, values := 0, 0
@@ -152,6 +157,15 @@ func WriteUser(w io.Writer, u adapter.User, o Options) error {
 		p.line(lead+pad(r.value, values)+"  ", names+4+values+2, dim, r.origin)
 	}
 	return p.writeTo(w, "the user")
+}
+
+// unread says that a user is to be read back, since when and why, "" where nothing is
+// left open.
+func unread(u adapter.User) string {
+	if u.Unread == nil {
+		return ""
+	}
+	return oneLine("To be read back from Keycloak since " + u.Unread.Since.UTC().Format("2006-01-02 15:04:05 UTC") + ": " + u.Unread.Because)
 }
 
 // maxValue is the width up to which a value shares its line with its origin.
@@ -209,6 +223,9 @@ func (p *page) origin(o adapter.Origin) string {
 	text := strings.TrimPrefix(by(o.Actor)+", ", ", ") + p.time(o.At)
 	if o.Inferred {
 		text += ", as asked for, not read back"
+	}
+	if o.Doubtful {
+		text += ", in doubt: another change came close to it"
 	}
 	return oneLine(strings.TrimSpace(text))
 }

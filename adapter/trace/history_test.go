@@ -13,6 +13,38 @@ import (
 	"github.com/keytrail/keytrail/eventstore"
 )
 
+// What events left open is said of the user, and of the field.
+func TestUserInDoubt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stream := adapter.UserStream(realm, bobID)
+	for i, name := range []string{"Bob", "Robert"} {
+		w.record(fact{id: name, stream: stream, story: name, ms: i * 500, actor: admin, payload: &adapter.UserApiUpdated{
+			UserChange: adapter.UserChange{UserRef: bob, Set: adapter.Profile{FirstName: adapter.Set(name)}},
+		}})
+	}
+	u, ok := adapter.FoldUser(w.user(bob))
+	require.True(t, ok)
+	var b bytes.Buffer
+	require.NoError(t, WriteUser(&b, u, Options{Width: 110}))
+	golden(t, "user_in_doubt.txt", b.Bytes())
+	view := u.View().Unread
+	require.NotNil(t, view)
+	require.Equal(t, u.Unread.Because, view.Because)
+	require.Equal(t, u.Unread.Since.UTC(), view.Since)
+
+	w.record(fact{id: "read", stream: stream, story: "read", ms: 5000, payload: &adapter.UserApiObserved{
+		UserRef: bob, Present: true, Complete: true, Set: adapter.Profile{FirstName: adapter.Set("Robert")},
+	}})
+	u, ok = adapter.FoldUser(w.user(bob))
+	require.True(t, ok)
+	b.Reset()
+	require.NoError(t, WriteUser(&b, u, Options{}))
+	require.NotContains(t, b.String(), "read back")
+	require.NotContains(t, b.String(), "in doubt")
+	require.Nil(t, u.View().Unread)
+}
+
 func (w *world) user(ref adapter.UserRef) []adapter.Decoded {
 	w.t.Helper()
 	events, err := collect(w.store.ReadStream(w.t.Context(), adapter.UserStream(ref.Realm, ref.UserID), eventstore.StreamQuery{}))
