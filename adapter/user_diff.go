@@ -59,13 +59,15 @@ func DiffUsers(before, after User, fields ...string) []FieldChange {
 
 // learned is DiffUsers for people who were not there: what was not known before has no
 // old value, and a field that becomes known is a change even where its value is the
-// one that an unknown field happens to have.
+// one that an unknown field happens to have. A list that is not known whole, but of which
+// something is believed (a role that was given, an action that a temporary password
+// asks for), has that as its old value.
 func learned(before, after User) []FieldChange {
 	changes := []FieldChange{}
 	for _, f := range userFields {
 		o, n := f.get(before), f.get(after)
 		differs := !equal(o, n)
-		if f.name != fieldDeleted && !before.Known(f.name) {
+		if f.name != fieldDeleted && !before.Known(f.name) && !isPart(o) {
 			o = nil
 			differs = differs || (after.Known(f.name) && n != nil)
 		}
@@ -74,6 +76,16 @@ func learned(before, after User) []FieldChange {
 		}
 	}
 	return changes
+}
+
+// isPart reports whether a value that is not known whole holds something all the same: a
+// bare false or empty name does not.
+func isPart(v any) bool {
+	switch v.(type) {
+	case nil, bool, string:
+		return false
+	}
+	return true
 }
 
 func equal(a, b any) bool {

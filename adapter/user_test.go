@@ -200,3 +200,30 @@ func TestAsOfIsACutReplay(t *testing.T) {
 		require.Equal(t, want, got)
 	})
 }
+
+// What is believed of a field is its old value, also where it is not known whole.
+func TestHistoryOfAFieldKnownInPart(t *testing.T) {
+	t.Parallel()
+	temporary := true
+	events := []adapter.Decoded{
+		happened(0, &adapter.UserApiCredentialsChanged{UserRef: ref, Action: "password_reset", CredentialType: "password", Temporary: &temporary}),
+		happened(time.Hour, &adapter.UserApiUpdated{UserChange: change(adapter.Profile{RequiredActions: adapter.Set([]string{"VERIFY_EMAIL"})})}),
+		happened(2*time.Hour, &adapter.UserApiRolesChanged{UserRef: ref, Added: []adapter.Role{{Name: "auditor"}}}),
+		happened(3*time.Hour, &adapter.UserApiObserved{UserRef: ref, Present: true, Memberships: adapter.Memberships{Roles: adapter.Set([]string{"auditor", "clerk"})}}),
+		happened(4*time.Hour, &adapter.UserApiUpdated{UserChange: change(adapter.Profile{Enabled: adapter.Set(false)})}),
+	}
+	changes := make([][]adapter.FieldChange, 0, len(events))
+	for _, e := range adapter.UserHistory(events) {
+		changes = append(changes, e.Changes)
+	}
+	require.Equal(t, [][]adapter.FieldChange{
+		{{Field: adapter.FieldRequiredActions, Old: nil, New: []string{"UPDATE_PASSWORD"}}},
+		{{Field: adapter.FieldRequiredActions, Old: []string{"UPDATE_PASSWORD"}, New: []string{"VERIFY_EMAIL"}}},
+		{{Field: adapter.FieldRoles, Old: nil, New: []string{"auditor"}}},
+		{{Field: adapter.FieldRoles, Old: []string{"auditor"}, New: []string{"auditor", "clerk"}}},
+		{{Field: adapter.FieldEnabled, Old: nil, New: false}},
+	}, changes)
+	for i, entry := range adapter.AuditOfUser(events) {
+		require.Equal(t, changes[i], entry.Changes)
+	}
+}
