@@ -47,6 +47,9 @@ func writeAnalytics(out io.Writer, a adapter.Analytics) error {
 		where = plain(a.Realm)
 	}
 	fmt.Fprintf(w, "%s to %s, by %s, %s\n", a.From.Format(time.RFC3339), a.To.Format(time.RFC3339), a.Bucket, where)
+	if len(a.Events)+len(a.KeycloakEvents)+len(a.Deliveries)+len(a.Calls)+len(a.Errors)+len(a.Drift)+len(a.OpenDrift)+len(a.Latency) == 0 {
+		fmt.Fprintln(w, "Nothing is recorded of that time.")
+	}
 
 	section(w, "EVENT", len(a.Events))
 	for _, c := range a.Events {

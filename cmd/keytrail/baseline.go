@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/adapter/reconcile"
+	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/internal/app"
 )
 
 type baselineCommand struct {
@@ -21,45 +24,43 @@ func (c *baselineCommand) Run(ctx context.Context, s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	realms := a.Config.Keycloak.Realms
-	if c.Realm != "" {
-		realms = []string{c.Realm}
-	}
-	if len(realms) == 0 {
-		_, err := realm(a, "")
-		return err
-	}
-	exit := exitOK
-	var results []reconcile.Result
-	for _, name := range realms {
-		result, err := a.Baseline(asOperator(ctx, c.Actor, c.Reason), name, s.adopting(name))
-		if err != nil && result.RunID == (reconcile.Result{}).RunID {
-			return err
+	return s.inEachRealm(a, c.Realm, "keytrail baseline", func(realm string) (reconcile.Result, error) {
+		return a.Baseline(asOperator(ctx, c.Actor, c.Reason), realm, s.adopting(realm))
+	}, func(r reconcile.Result) error {
+		if r.Status == adapter.RunCompleted {
+			writeBaseline(s.stdout, r)
+			return nil
 		}
-		exit = max(exit, result.Verdict.ExitCode())
-		results = append(results, result)
-		if !s.json {
-			writeBaseline(s.stdout, result)
-			if err != nil {
-				s.report(err)
-			}
-		}
-	}
-	if s.json {
-		// One realm is the usual case, and the API's object; several are a list of them.
-		if len(results) == 1 {
-			err = s.printJSON(results[0])
-		} else {
-			err = s.printJSON(listOf(results, ""))
-		}
+		adopted, err := adoptedBy(ctx, a, r)
 		if err != nil {
 			return err
 		}
+		if adopted == 0 {
+			fmt.Fprintf(s.stdout, "Realm %s: nothing was adopted, the run is %s.\n", r.Realm, r.Status)
+		} else {
+			fmt.Fprintf(s.stdout, "Realm %s is adopted in part, %s by this run, which is %s. A repeat within a day goes on where it ended.\n",
+				r.Realm, count(adopted, "user", "users"), r.Status)
+		}
+		_, err = fmt.Fprintf(s.stdout, "\nTrace: keytrail trace %s\n", r.RunID)
+		return err
+	})
+}
+
+// countLimit bounds the counting of what a run has adopted that was itself cut short.
+const countLimit = 5 * time.Second
+
+// adoptedBy counts the users that a run has adopted, however it ended.
+func adoptedBy(ctx context.Context, a *app.App, r reconcile.Result) (adopted int, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), countLimit)
+	defer cancel()
+	q := eventstore.LogQuery{Types: []string{adapter.TypeUserApiBaselined}, CorrelationID: r.CorrelationID}
+	for _, err := range a.Store.ReadLog(ctx, q) {
+		if err != nil {
+			return 0, fmt.Errorf("counting who was adopted: %w", err)
+		}
+		adopted++
 	}
-	if exit != exitOK {
-		return exitError(exit)
-	}
-	return nil
+	return adopted, nil
 }
 
 // adopting shows how far a baseline is, each time that another tenth of it is done.
@@ -77,11 +78,7 @@ func (s *session) adopting(realm string) func(adopted, counted int) {
 }
 
 func writeBaseline(w io.Writer, r reconcile.Result) {
-	if r.Status != adapter.RunCompleted {
-		fmt.Fprintf(w, "Realm %s is adopted in part: the run is %s. Run it again to go on.\n", r.Realm, r.Status)
-		return
-	}
-	fmt.Fprintf(w, "Realm %s: adopted %d users as the starting point", r.Realm, r.Baselined)
+	fmt.Fprintf(w, "Realm %s: adopted %s as the starting point", r.Realm, count(r.Baselined, "user", "users"))
 	if before := r.Compared - r.Baselined; before > 0 {
 		fmt.Fprintf(w, ", and %d before", before)
 	}

@@ -207,6 +207,7 @@ func (s *session) open(ctx context.Context) (*app.App, error) {
 	if err != nil {
 		return nil, err
 	}
+	logger = slog.New(withoutRepeats{logger.Handler()})
 	a, err := app.Open(ctx, cfg, app.Options{Logger: logger, Clock: s.clock})
 	return a, storeError(cfg, cfg.Store.URL, err)
 }

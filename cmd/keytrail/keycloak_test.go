@@ -45,7 +45,8 @@ type fakeKeycloak struct {
 //	kc behind NAME K=V… | delete   a change that no event tells of; email, enabled, firstName
 //	kc fail METHOD N STATUS [PATTERN]   answer N requests on one user, or on PATTERN, with STATUS
 //	kc drop METHOD [PATTERN]       do what the next request asks for, and lose the answer
-//	kc list empty|short            the list of users lies, until kc heal
+//	kc populate N                  N users whom no event tells of
+//	kc list empty|short|cut        the list of users lies, or is refused after the first page, until kc heal
 //	kc hold METHOD PATTERN         keep the next request waiting, until kc heal
 //	kc held                        wait until it is there
 //	kc heal                        switch the faults off
@@ -95,8 +96,21 @@ func keycloakCommand(ts *testscript.TestScript, neg bool, args []string) {
 		f.fail(ts, name, rest)
 	case "drop":
 		f.inject(keycloaktest.Fault{Method: name, Pattern: append(rest, oneUser)[0], Times: 1, DropAfter: true})
+	case "populate":
+		n, err := strconv.Atoi(name)
+		ts.Check(err)
+		f.realm.BehindOurBack(func(users map[string]*keycloaktest.User) {
+			for i := range n {
+				id := fmt.Sprintf("00000000-0000-4000-8000-%012d", i)
+				users[id] = &keycloaktest.User{ID: id, Username: fmt.Sprintf("user%d", i), Enabled: true}
+			}
+		})
 	case "list":
-		f.inject(keycloaktest.Fault{Method: http.MethodGet, Pattern: "/admin/realms/*/users", EmptyList: name == "empty", Truncate: name == "short"})
+		fault := keycloaktest.Fault{Method: http.MethodGet, Pattern: "/admin/realms/*/users", EmptyList: name == "empty", Truncate: name == "short"}
+		if name == "cut" {
+			fault.Skip, fault.Status = 1, http.StatusForbidden
+		}
+		f.inject(fault)
 	case "hold":
 		f.held = f.server.HoldRequest(name, rest[0])
 		f.remove = append(f.remove, f.held.Release)

@@ -29,45 +29,12 @@ func (c *reconcileCommand) Run(ctx context.Context, s *session) (err error) {
 	if c.Cancel != "" {
 		return c.cancel(ctx, s, a)
 	}
-	realms := a.Config.Keycloak.Realms
-	if c.Realm != "" {
-		realms = []string{c.Realm}
-	}
-	if len(realms) == 0 {
-		_, err := realm(a, "")
-		return err
-	}
-	exit := exitOK
-	var results []reconcile.Result
-	for _, name := range realms {
-		result, err := a.Reconcile(asOperator(ctx, c.Actor, c.Reason), name, "cli")
-		if err != nil && result.RunID == (reconcile.Result{}).RunID {
-			return err
-		}
-		exit = max(exit, result.Verdict.ExitCode())
-		results = append(results, result)
-		if !s.json {
-			writeResult(s.stdout, result)
-			if err != nil {
-				s.report(err)
-			}
-		}
-	}
-	if s.json {
-		// One realm is the usual case, and the API's object; several are a list of them.
-		if len(results) == 1 {
-			err = s.printJSON(results[0])
-		} else {
-			err = s.printJSON(listOf(results, ""))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if exit != exitOK {
-		return exitError(exit)
-	}
-	return nil
+	return s.inEachRealm(a, c.Realm, "keytrail reconcile", func(realm string) (reconcile.Result, error) {
+		return a.Reconcile(asOperator(ctx, c.Actor, c.Reason), realm, "cli")
+	}, func(r reconcile.Result) error {
+		writeResult(s.stdout, r)
+		return nil
+	})
 }
 
 func (c *reconcileCommand) cancel(ctx context.Context, s *session, a *app.App) error {
@@ -89,18 +56,18 @@ func (c *reconcileCommand) cancel(ctx context.Context, s *session, a *app.App) e
 func writeResult(w io.Writer, r reconcile.Result) {
 	switch r.Verdict {
 	case reconcile.InSync:
-		fmt.Fprintf(w, "Realm %s is in sync: %d users compared.\n", r.Realm, r.Compared)
+		fmt.Fprintf(w, "Realm %s is in sync: %s compared.\n", r.Realm, count(r.Compared, "user", "users"))
 	case reconcile.Drift:
-		fmt.Fprintf(w, "Realm %s has drifted: %d of %d users differ.\n", r.Realm, r.FindingsTotal, r.Compared)
+		fmt.Fprintf(w, "Realm %s has drifted: %d of %s differ.\n", r.Realm, r.FindingsTotal, count(r.Compared, "user", "users"))
 	case reconcile.Incomplete:
 		if r.Status == adapter.RunCompleted {
-			fmt.Fprintf(w, "Realm %s was compared in part: no drift in %d users.\n", r.Realm, r.Compared)
+			fmt.Fprintf(w, "Realm %s was compared in part: no drift in %s.\n", r.Realm, count(r.Compared, "user", "users"))
 			break
 		}
 		fmt.Fprintf(w, "Realm %s could not be judged: the run is %s.\n", r.Realm, r.Status)
 	}
 	if r.Baselined > 0 {
-		fmt.Fprintf(w, "Adopted %d users as the starting point.\n", r.Baselined)
+		fmt.Fprintf(w, "Adopted %s as the starting point.\n", count(r.Baselined, "user", "users"))
 	}
 	if r.Unsettled > 0 {
 		fmt.Fprintf(w, "%s too young to judge, or with a call under way.\n", count(r.Unsettled, "difference", "differences"))
