@@ -405,9 +405,11 @@ func TestARealmIsNamedLater(t *testing.T) {
 		_, err := b.recorder.Record(t.Context(), from, decode(t, body))
 		require.NoError(t, err)
 	}
-	for i := range 450 {
-		record(inbound.Origin{Source: "keycloak"}, push(fmt.Sprint("e", i), acme))
+	batch := make([]string, 450)
+	for i := range batch {
+		batch[i] = push(fmt.Sprint("e", i), acme)
 	}
+	record(inbound.Origin{Source: "keycloak"}, `{"events":[`+strings.Join(batch, ",")+`]}`)
 	record(inbound.Origin{Source: "keycloak"}, push("other", other))
 	record(inbound.Origin{Source: "keycloak"}, `{"hello":"world"}`)
 	record(inbound.Origin{Source: inbound.SourcePoll, Realm: "acme"}, push("e0", acme))
