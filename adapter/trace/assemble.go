@@ -45,7 +45,36 @@ func (f *Finder) tell(ctx context.Context, s seed) (Trace, error) {
 	}
 	t := newTrace(main[0].CorrelationID, events, calls, users)
 	t.Truncated, t.Others = a.truncated, s.others
+	if err := f.settle(ctx, &t); err != nil {
+		return Trace{}, err
+	}
 	return t, nil
+}
+
+// maxSettled is how many calls of a story later facts are looked for.
+const maxSettled = 20
+
+// settle adds the later facts to a story of calls without an outcome.
+func (f *Finder) settle(ctx context.Context, t *Trace) error {
+	later := settler{store: f.Store, codec: f.Codec, users: f.Users, calls: f.History}
+	open := 0
+	for _, c := range t.Calls {
+		if c.Status != adapter.CallUnknown || open == maxSettled {
+			continue
+		}
+		open++
+		settled, err := later.settle(ctx, c)
+		if err != nil {
+			return err
+		}
+		if settled != nil {
+			t.Settled = append(t.Settled, *settled)
+		}
+	}
+	if len(t.Settled) > 0 {
+		t.Next = study(*t).next()
+	}
+	return nil
 }
 
 // mainStory reads the events of the story that s belongs to: its own correlation, or

@@ -222,6 +222,8 @@ func (e *explainer) callNow(c adapter.Call, end adapter.View) {
 		e.say(SentenceNow, e.echoEvent(c), "the change was made: Keycloak reported it itself")
 	case c.Status == adapter.CallSkipped:
 		e.say(SentenceNow, end.EventID, "nothing was changed")
+	case c.Status == adapter.CallUnknown && e.settled(c) != nil:
+		e.say(SentenceNow, end.EventID, "whether this call was done is not known, and what holds since is: "+e.settled(c).Text)
 	case c.Status == adapter.CallUnknown:
 		e.say(SentenceNow, end.EventID, "whether the change was made is not known: Keycloak has not reported it so far")
 	case c.Status == adapter.CallRequested:

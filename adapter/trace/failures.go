@@ -48,6 +48,8 @@ type Failure struct {
 
 	// mark is how the failure's source finds the place after it.
 	mark string
+	// say puts it into words: the summary, once the users' names are known.
+	say func(words) string
 }
 
 // FailureQuery asks for one page of failures.
@@ -93,7 +95,8 @@ func (m *callMark) before(c adapter.Call) bool {
 	return m == nil || cmp.Or(c.RequestedAt.Compare(m.RequestedAt), bytes.Compare(c.CallID[:], m.CallID[:])) < 0
 }
 
-// Failures collects what needs attention: failed and unknown calls, calls that are
+// Failures collects what needs attention: failed calls, unknown ones unless a later fact
+// tells what holds (Settlement), calls that are
 // open for too long, creations that stopped between two calls, deliveries that are parked still, drift that is not over, and
 // the newest run of a realm where it could not judge. It is safe for concurrent use
 // if its parts are.
@@ -104,6 +107,11 @@ type Failures struct {
 	Store eventstore.Reader
 	Codec *adapter.Codec
 	Clock func() time.Time
+	// Users names users whom only their id names, and finds those whom a creation made;
+	// nil leaves the ids.
+	Users UserLookup
+	// History tells of later calls on a user; nil leaves those out.
+	History CallHistory
 	// OpenAfter is how old an open call must be to be listed; 0 means a minute.
 	OpenAfter time.Duration
 }
@@ -113,6 +121,47 @@ const defaultOpenAfter = time.Minute
 // List returns a page of failures. A cursor that is not of its making is an
 // *adapter.Error with code invalid_request.
 func (f *Failures) List(ctx context.Context, q FailureQuery) (FailurePage, error) {
+	page, err := f.list(ctx, q)
+	if err != nil {
+		return FailurePage{}, err
+	}
+	if err := f.name(ctx, page.Items); err != nil {
+		return FailurePage{}, fmt.Errorf("listing failures: %w", err)
+	}
+	return page, nil
+}
+
+// maxNamed is how many users' names are looked up for one page.
+const maxNamed = 200
+
+// name puts the items into words, with the names of users whom only their id names.
+func (f *Failures) name(ctx context.Context, items []Failure) error {
+	names := map[adapter.UserRef]string{}
+	lookups := 0
+	for i := range items {
+		item := &items[i]
+		ref := adapter.UserRef{Realm: item.Realm, UserID: item.UserID}
+		name, known := names[ref]
+		if !known && item.Username == "" && ref.UserID != "" && f.Users != nil && lookups < maxNamed {
+			lookups++
+			found, err := f.Users.Find(ctx, ref.UserID, ref.Realm)
+			if err != nil {
+				return fmt.Errorf("looking up the name of user %s: %w", ref.UserID, err)
+			}
+			if len(found) == 1 && found[0].ID == ref.UserID {
+				name = found[0].Username
+			}
+			names[ref] = name
+		}
+		if item.Username == "" {
+			item.Username = name
+		}
+		item.Summary = oneLine(item.say(words{names: map[adapter.UserRef]string{ref: item.Username}}))
+	}
+	return nil
+}
+
+func (f *Failures) list(ctx context.Context, q FailureQuery) (FailurePage, error) {
 	marks, err := parseCursor(q.Cursor)
 	if err != nil {
 		return FailurePage{}, err
@@ -223,6 +272,7 @@ func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStat
 		}
 		page = after.Page
 	}
+	later := settler{store: f.Store, codec: f.Codec, users: f.Users, calls: f.History}
 	var items []Failure
 	for {
 		calls, next, err := f.Calls.ListCalls(ctx, statuses, realm, limit, page)
@@ -231,6 +281,13 @@ func (f *Failures) callFailures(ctx context.Context, statuses []adapter.CallStat
 		}
 		for _, c := range calls {
 			if !after.before(c) || (!until.IsZero() && c.RequestedAt.After(until)) {
+				continue
+			}
+			settled, err := later.settle(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			if settled != nil {
 				continue
 			}
 			raw, err := json.Marshal(callMark{Page: page, RequestedAt: c.RequestedAt, CallID: c.CallID})
@@ -294,8 +351,8 @@ func (f *Failures) callFailure(ctx context.Context, c adapter.Call) (Failure, er
 	}
 	return Failure{
 		Kind: kind, At: utc(c.RequestedAt), Realm: c.Realm, UserID: c.UserID, Username: c.Username,
-		Summary: oneLine(callTitle(words{}, c) + by(c.Actor) + ": " + callOutcome(c)), Next: nextOfStep(c, leftOver(c, story)),
-		Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID,
+		Next: nextOfStep(c, leftOver(c, story)), Code: c.Code, CorrelationID: c.CorrelationID, ID: c.CallID,
+		say: func(w words) string { return callTitle(w, c) + by(c.Actor) + ": " + callOutcome(c) },
 	}, nil
 }
 
@@ -330,13 +387,11 @@ func position(mark string) (eventstore.Position, error) {
 	return eventstore.Position(n), nil
 }
 
-// byID names users by their ids where an event does not hold their names.
-var byID = words{names: map[adapter.UserRef]string{}}
-
 func failureOf(kind FailureKind, d adapter.Decoded) Failure {
 	return Failure{
-		Kind: kind, At: utc(d.OccurredAt), Summary: byID.describe(d.View()), CorrelationID: d.CorrelationID,
+		Kind: kind, At: utc(d.OccurredAt), CorrelationID: d.CorrelationID,
 		ID: d.Stream.AggregateID(), mark: strconv.FormatInt(int64(d.Position), 10),
+		say: func(w words) string { return w.describe(d.View()) },
 	}
 }
 
@@ -355,7 +410,7 @@ func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([
 			return nil, err
 		}
 		first := parked.Received()
-		ending := byID.describe(parked.Parking.View())
+		ending := func(w words) string { return w.describe(parked.Parking.View()) }
 		if p, ok := parked.Parking.Payload.(*adapter.DeliveryParked); ok && p.Behind != nil {
 			if queues == nil {
 				if queues, err = f.parkedQueues(ctx); err != nil {
@@ -365,7 +420,9 @@ func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([
 			if !queues.orphaned(first, *p.Behind) {
 				continue
 			}
-			ending = "parked: it waits behind delivery event " + p.Behind.String() + ", which is parked no longer"
+			ending = func(words) string {
+				return "parked: it waits behind delivery event " + p.Behind.String() + ", which is parked no longer"
+			}
 		}
 		item := failureOf(FailureDeliveryParked, parked.Parking)
 		item.Next = nextOfParked(parked.Parking.Stream.String())
@@ -378,7 +435,7 @@ func (f *Failures) parked(ctx context.Context, realm, mark string, limit int) ([
 		if realm != "" && item.Realm != realm {
 			continue
 		}
-		item.Summary = oneLine(byID.describe(first.View()) + "; " + ending)
+		item.say = func(w words) string { return w.describe(first.View()) + "; " + ending(w) }
 		if items = append(items, item); len(items) == limit {
 			break
 		}
@@ -458,7 +515,7 @@ func (f *Failures) invalidRuns(ctx context.Context, realm, mark string, limit in
 			return p.Realm, false
 		case *adapter.ReconciliationAborted:
 			item.Realm, item.Code, item.Next = p.Realm, p.Code, nextOfRun(p.Code, p.Realm)
-			item.Summary = oneLine("reconciliation of " + p.Realm + ": " + item.Summary)
+			item.say = func(w words) string { return "reconciliation of " + p.Realm + ": " + w.describe(d.View()) }
 			return p.Realm, realm == "" || p.Realm == realm
 		}
 		return "", false

@@ -18,7 +18,7 @@ import (
 
 func (w *world) failures() *Failures {
 	return &Failures{
-		Calls: calls{w: w, page: 2}, Store: w.store, Codec: w.codec,
+		Calls: calls{w: w, page: 2}, Store: w.store, Codec: w.codec, Users: lookup{}, History: calls{w: w},
 		Clock: func() time.Time { return at(100_000) },
 	}
 }
@@ -56,6 +56,15 @@ func (c calls) ListCalls(ctx context.Context, statuses []adapter.CallStatus, rea
 		next = strconv.Itoa(to)
 	}
 	return found[from:to], next, nil
+}
+
+// CallsOfUser lists them newest first, as ListCalls does.
+func (c calls) CallsOfUser(ctx context.Context, user adapter.UserRef, limit int) ([]adapter.Call, error) {
+	all, _, err := calls{w: c.w, page: 1000}.ListCalls(ctx, []adapter.CallStatus{
+		adapter.CallRequested, adapter.CallSucceeded, adapter.CallFailed, adapter.CallUnknown, adapter.CallSkipped,
+	}, user.Realm, 1000, "")
+	all = slices.DeleteFunc(all, func(c adapter.Call) bool { return c.UserID != user.UserID })
+	return all[:min(len(all), limit)], err
 }
 
 func TestFailures(t *testing.T) {

@@ -50,7 +50,9 @@ func (f *Failures) unfinished(ctx context.Context, realm, mark string, limit int
 		}
 		item := failureOf(FailureCallOpen, d)
 		item.ID, item.Realm, item.UserID, item.Username, item.Code = c.CallID, c.Realm, created.UserID, c.Username, adapter.CodePartiallyDone
-		item.Summary = oneLine(callTitle(words{}, c) + by(c.Actor) + ": the user was created, and then it stopped; not done: " + strings.Join(missing, "; "))
+		item.say = func(w words) string {
+			return callTitle(w, c) + by(c.Actor) + ": the user was created, and then it stopped; not done: " + strings.Join(missing, "; ")
+		}
 		var commands []string
 		for _, step := range missing {
 			commands = append(commands, adapter.ParsePlanStep(step).ByHand(created.UserID)...)

@@ -52,6 +52,8 @@ type Finder struct {
 	Users UserLookup
 	// Stories, if any, adds to what a user's stream tells.
 	Stories UserStories
+	// History, if any, tells of later calls on a user.
+	History CallHistory
 	// MaxEvents bounds a trace; 0 means the constant MaxEvents.
 	MaxEvents int
 }

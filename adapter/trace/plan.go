@@ -82,7 +82,21 @@ func leftOver(c adapter.Call, story []adapter.Call) []string {
 }
 
 // nextOf says what to do about a call of the story.
-func (s *studied) nextOf(c adapter.Call) string { return nextOfStep(c, leftOver(c, s.trace.Calls)) }
+func (s *studied) nextOf(c adapter.Call) string {
+	if settled := s.settled(c); settled != nil {
+		return nextOfSettled(c, *settled)
+	}
+	return nextOfStep(c, leftOver(c, s.trace.Calls))
+}
+
+// settled is the later fact that settles a call, nil for none.
+func (s *studied) settled(c adapter.Call) *Settlement {
+	i := slices.IndexFunc(s.trace.Settled, func(o Settlement) bool { return o.CallID == c.CallID })
+	if i < 0 {
+		return nil
+	}
+	return &s.trace.Settled[i]
+}
 
 // nextOfStep says what to do about a call that is a step of a business action of which
 // the commands do what is missing. To repeat the whole action would be refused, since

@@ -43,6 +43,9 @@ type Trace struct {
 	Calls []adapter.Call `json:"calls"`
 	// Users are the users that the story is about, in the order in which it names them.
 	Users []NamedUser `json:"users,omitempty"`
+	// Settled are the later facts by which it is known what holds, whether or not a call
+	// of which the outcome is not known was done.
+	Settled []Settlement `json:"settled,omitempty"`
 	// Truncated is true where the story has more events than are shown.
 	Truncated bool `json:"truncated,omitempty"`
 	// Others are further stories, newest first, where the id was a user's.

@@ -217,8 +217,10 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 			a.Metrics.Deliveries.WithLabelValues(a.Metrics.Source(source), kind, outcome).Inc()
 		},
 	}
-	a.Traces = &trace.Finder{Store: a.Store, Codec: a.Codec, Users: a.Users, Stories: callReader{a.Calls}}
-	a.Failures = &trace.Failures{Calls: callReader{a.Calls}, Store: a.Store, Codec: a.Codec, Clock: a.Clock}
+	a.Traces = &trace.Finder{Store: a.Store, Codec: a.Codec, Users: a.Users, Stories: callReader{a.Calls}, History: callReader{a.Calls}}
+	a.Failures = &trace.Failures{
+		Calls: callReader{a.Calls}, Store: a.Store, Codec: a.Codec, Clock: a.Clock, Users: a.Users, History: callReader{a.Calls},
+	}
 	if err := a.connect(o); err != nil {
 		return nil, err
 	}

@@ -55,6 +55,15 @@ func (r callReader) StoriesOfUser(ctx context.Context, user adapter.UserRef, lim
 	return stories, nil
 }
 
+// CallsOfUser lists the newest calls on a user.
+func (r callReader) CallsOfUser(ctx context.Context, user adapter.UserRef, limit int) ([]adapter.Call, error) {
+	found, _, err := r.calls.List(ctx, calls.Filter{Realm: user.Realm, UserID: user.UserID}, limit, "")
+	if err != nil {
+		return nil, fmt.Errorf("the calls on user %s: %w", user.UserID, err)
+	}
+	return found, nil
+}
+
 // owner names this process in leases, for people.
 func owner() string {
 	host, err := os.Hostname()
