@@ -38,8 +38,8 @@ const StepNotTried adapter.CallStatus = "not_tried"
 type Step struct {
 	// Name says what it is for people, such as "user.role.add auditor".
 	Name string `json:"name"`
-	// CallID is the zero UUID where the step was not tried.
-	CallID uuid.UUID          `json:"call_id"`
+	// CallID is the zero UUID, which is left out in JSON, where the step was not tried.
+	CallID uuid.UUID          `json:"call_id,omitzero"`
 	Status adapter.CallStatus `json:"status"`
 	Code   adapter.Code       `json:"code,omitempty"`
 	Detail string             `json:"detail,omitempty"`

@@ -1,6 +1,7 @@
 package outbound_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"sync"
 	"testing"
@@ -92,6 +93,9 @@ func TestACreationIsDoneInPart(t *testing.T) {
 		[]adapter.CallStatus{out.Steps[0].Status, out.Steps[1].Status, out.Steps[2].Status})
 	require.Equal(t, adapter.CodeKeycloakForbidden, out.Steps[1].Code)
 	require.Equal(t, uuid.Nil, out.Steps[2].CallID)
+	outside, err := json.Marshal(out.Steps[2])
+	require.NoError(t, err)
+	require.JSONEq(t, `{"name":"user.organization.add `+w.organization+`","status":"not_tried"}`, string(outside))
 	u, _ := adapter.FoldUser(w.events(adapter.UserStream("acme", out.UserID)))
 	require.Equal(t, []string{"auditor", "clerk"}, u.Roles)
 	require.Empty(t, u.ClientRoles)

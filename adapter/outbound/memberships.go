@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -133,6 +134,14 @@ func roleWords(clientID string, names []string) string {
 // client is where a role belongs: the realm, where it is the zero value, or a client.
 type client struct{ id, clientID string }
 
+// ofClient says whose role it is, for a role of a client.
+func ofClient(of client) string {
+	if name := cmp.Or(of.clientID, of.id); name != "" {
+		return " of client " + name
+	}
+	return ""
+}
+
 // readHeld reads which roles of the realm, or of a client, the user has directly.
 func (c *Commands) readHeld(ctx context.Context, rec *recording, realm, userID, clientID string) (of client, held []keycloak.Role, err error) {
 	template := realmMappingsTemplate
@@ -187,7 +196,7 @@ func (c *Commands) readRole(ctx context.Context, rec *recording, realm string, o
 			role, err = c.Keycloak.ClientRole(ctx, realm, of.id, name)
 		}
 		if Explain(err).Code == adapter.CodeRoleNotFound {
-			return adapter.Errorf(adapter.CodeRoleNotFound, "there is no role %s: %w", name, err)
+			return adapter.Errorf(adapter.CodeRoleNotFound, "there is no role %s in realm %s", name+ofClient(of), realm)
 		}
 		return err
 	})
@@ -324,9 +333,11 @@ func (c *Commands) readMember(ctx context.Context, rec *recording, realm, organi
 	if o, err = c.readOrganization(ctx, rec, realm, organization); err != nil {
 		return o, member, false, err
 	}
-	err = rec.read(ctx, memberTemplate, func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
+	err = rec.read(ctx, memberTemplate, func(ctx context.Context, read *adapter.ApiCallPreconditionRead) error {
 		var err error
-		member, ok, err = c.Keycloak.OrganizationMember(ctx, realm, organization, userID)
+		if member, ok, err = c.Keycloak.OrganizationMember(ctx, realm, organization, userID); err == nil {
+			read.Found = &ok
+		}
 		return err
 	})
 	return o, member, ok, err
@@ -340,7 +351,7 @@ func (c *Commands) readOrganization(ctx context.Context, rec *recording, realm, 
 		var token *admin.TokenError
 		if errors.As(err, &answer) && answer.Kind == keycloak.KindNotFound && !errors.As(err, &token) {
 			// Keycloak says no more than 404, whether it is the organization or the feature.
-			return adapter.Errorf(adapter.CodeOrganizationNotFound, "there is no organization %s in realm %s: %w", organization, realm, err)
+			return adapter.Errorf(adapter.CodeOrganizationNotFound, "there is no organization %s in realm %s, or organizations are switched off there", organization, realm)
 		}
 		return err
 	})

@@ -1,6 +1,7 @@
 package outbound_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -356,6 +357,45 @@ func TestWhatDoesNotExistIsNamed(t *testing.T) {
 		require.Equal(t, adapter.CallSkipped, out.Status, code)
 		require.Equal(t, adapter.CallSkipped, w.call(out.CallID).Status)
 	}
+}
+
+// One plain sentence says what does not exist: no address, and nothing twice.
+func TestWhatDoesNotExistIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	w := setupWhole(t)
+	ref, nobody := outbound.UserRef{ID: w.bob}, uuid.NewString()
+	for want, run := range map[string]func() (outbound.Outcome, error){
+		"there is no role nobody in realm acme": func() (outbound.Outcome, error) {
+			return w.commands.AddRole(w.ctx, "acme", ref, outbound.RoleRef{Name: "nobody"})
+		},
+		"there is no role nobody of client app in realm acme": func() (outbound.Outcome, error) {
+			return w.commands.AddRole(w.ctx, "acme", ref, outbound.RoleRef{Name: "nobody", Client: "app"})
+		},
+		"there is no organization " + nobody + " in realm acme, or organizations are switched off there": func() (outbound.Outcome, error) {
+			return w.commands.JoinOrganization(w.ctx, "acme", ref, nobody)
+		},
+	} {
+		out, err := run()
+		require.EqualError(t, err, want)
+		require.Equal(t, want, w.call(out.CallID).Error)
+	}
+}
+
+// A read tells whether there was what it looked for, also where its absence is no error.
+func TestAMembershipThatWasNotFoundIsRecordedSo(t *testing.T) {
+	t.Parallel()
+	w := setupWhole(t)
+	found := func(run func(context.Context, string, outbound.UserRef, string) (outbound.Outcome, error)) []bool {
+		out, err := run(w.ctx, "acme", outbound.UserRef{ID: w.bob}, w.organization)
+		require.NoError(t, err)
+		var all []bool
+		for _, read := range w.call(out.CallID).PreconditionReads {
+			all = append(all, *read.Found)
+		}
+		return all
+	}
+	require.Equal(t, []bool{true, true, false}, found(w.commands.JoinOrganization), "user, organization, membership")
+	require.Equal(t, []bool{true, true, true}, found(w.commands.LeaveOrganization))
 }
 
 func TestAMissingRoleOfTheServiceAccountIsNamed(t *testing.T) {

@@ -159,7 +159,8 @@ func (r *recording) beforeAttempt(ctx context.Context) error {
 }
 
 // read makes one read of the state that the command's rule is judged on, and records
-// it with its attempts.
+// it with its attempts. What do found is in read.Found where it is no error that there is
+// none.
 func (r *recording) read(ctx context.Context, template string, do func(context.Context, *adapter.ApiCallPreconditionRead) error) error {
 	r.mu.Lock()
 	r.reading, r.reads = true, nil
@@ -172,7 +173,7 @@ func (r *recording) read(ctx context.Context, template string, do func(context.C
 	defer r.mu.Unlock()
 	r.reading = false
 	read.Attempts = r.reads
-	if err == nil || absent(Explain(err).Code) {
+	if read.Found == nil && (err == nil || absent(Explain(err).Code)) {
 		found := err == nil
 		read.Found = &found
 	}
