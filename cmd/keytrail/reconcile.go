@@ -58,7 +58,7 @@ func writeResult(w io.Writer, r reconcile.Result) {
 	case reconcile.InSync:
 		fmt.Fprintf(w, "Realm %s is in sync: %s compared.\n", r.Realm, count(r.Compared, "user", "users"))
 	case reconcile.Drift:
-		fmt.Fprintf(w, "Realm %s has drifted: %d of %s differ.\n", r.Realm, r.FindingsTotal, count(r.Compared, "user", "users"))
+		fmt.Fprintf(w, "Realm %s has drifted: %d of %d users differ.\n", r.Realm, r.FindingsTotal, r.Compared)
 	case reconcile.Incomplete:
 		if r.Status == adapter.RunCompleted {
 			fmt.Fprintf(w, "Realm %s was compared in part: no drift in %s.\n", r.Realm, count(r.Compared, "user", "users"))

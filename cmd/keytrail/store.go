@@ -10,12 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/config"
@@ -57,6 +52,33 @@ type storeFault struct {
 	configured bool
 }
 
+// sqliteError and postgresError are what the drivers' errors tell beyond their text.
+type (
+	sqliteError interface {
+		error
+		Code() int
+	}
+	postgresError interface {
+		error
+		SQLState() string
+	}
+)
+
+// Primary result codes of SQLite (sqlite.org/rescode.html).
+const (
+	sqlitePermission   = 3
+	sqliteBusy         = 5
+	sqliteLocked       = 6
+	sqliteReadOnly     = 8
+	sqliteCorrupt      = 11
+	sqliteFull         = 13
+	sqliteCannotOpen   = 14
+	sqliteNotADatabase = 26
+)
+
+// primary is the code without its extension, which stands in the higher bytes.
+func primary(e sqliteError) int { return e.Code() & 0xff }
+
 func sqliteFault(u config.StoreURL, setting string, err error) storeFault {
 	another := "name another file with " + setting
 	info, statErr := os.Stat(u.Path)
@@ -74,20 +96,20 @@ func sqliteFault(u config.StoreURL, setting string, err error) storeFault {
 		}
 		return storeFault{"cannot be opened: " + path.Err.Error(), another, true}
 	}
-	var e *sqlite.Error
+	var e sqliteError
 	if !errors.As(err, &e) {
 		return storeFault{}
 	}
-	switch e.Code() & 0xff { // extended codes carry the primary one in the low byte
-	case sqlite3.SQLITE_NOTADB:
+	switch primary(e) {
+	case sqliteNotADatabase:
 		return storeFault{"the file is not a SQLite database", another, true}
-	case sqlite3.SQLITE_CORRUPT:
+	case sqliteCorrupt:
 		return storeFault{"the file is damaged: " + e.Error(), "restore a backup", false}
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+	case sqliteBusy, sqliteLocked:
 		return storeFault{"another process has been writing to it for too long", "wait for that process, or end it, and give the command again", false}
-	case sqlite3.SQLITE_FULL:
+	case sqliteFull:
 		return storeFault{"the disk is full", "make room, and give the command again", false}
-	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_CANTOPEN:
+	case sqliteReadOnly, sqlitePermission, sqliteCannotOpen:
 		return storeFault{"this user may not open or write it: " + e.Error(), "give keytrail's user the rights to the file, its -wal and -shm, and their folder", false}
 	}
 	if errors.Is(err, eventstore.ErrUnavailable) {
@@ -97,39 +119,36 @@ func sqliteFault(u config.StoreURL, setting string, err error) storeFault {
 }
 
 func postgresFault(_ config.StoreURL, setting string, err error) storeFault {
-	var parse *pgconn.ParseConfigError
-	if errors.As(err, &parse) { // the driver hides the password
-		return storeFault{parse.Error(), "correct " + setting, true}
-	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	var pg postgresError
+	switch unavailable := errors.Is(err, eventstore.ErrUnavailable); {
+	case errors.As(err, &pg):
+		message, state := lastLine(pg.Error()), pg.SQLState() // PostgreSQL manual, appendix A
 		switch {
-		case strings.HasPrefix(pg.Code, "28"):
-			return storeFault{"PostgreSQL refuses the login: " + pg.Message, "correct user and password in " + setting + ", or admit them in pg_hba.conf", true}
-		case pg.Code == "3D000":
-			return storeFault{pg.Message, "create the database, or name another with " + setting, true}
-		case pg.Code == "42501":
+		case strings.HasPrefix(state, "28"):
+			return storeFault{"PostgreSQL refuses the login: " + message, "correct user and password in " + setting + ", or admit them in pg_hba.conf", true}
+		case state == "3D000":
+			return storeFault{message, "create the database, or name another with " + setting, true}
+		case state == "42501":
 			return storeFault{
-				pg.Message, "give the role of KEYTRAIL_STORE_URL its rights, and run keytrail migrate as the owner, who stands in KEYTRAIL_STORE_ADMIN_URL", true,
+				message, "give the role of KEYTRAIL_STORE_URL its rights, and run keytrail migrate as the owner, who stands in KEYTRAIL_STORE_ADMIN_URL", true,
 			}
-		case errors.Is(err, eventstore.ErrUnavailable):
-			return storeFault{"PostgreSQL cannot serve now: " + pg.Message, "look into PostgreSQL's log, and give the command again", false}
+		case unavailable:
+			return storeFault{"PostgreSQL cannot serve now: " + message, "look into PostgreSQL's log, and give the command again", false}
 		}
-		return storeFault{}
+	case unavailable:
+		why := lastLine(err.Error()) // one line for each attempt
+		var network *net.OpError
+		if errors.As(err, &network) {
+			why = network.Error()
+		}
+		return storeFault{"PostgreSQL cannot be reached: " + why, "check that PostgreSQL is running and that host, port and sslmode in " + setting + " are right", false}
+	default:
+		// What the driver makes of a URL that it cannot read; it hides the password.
+		if _, why, ok := strings.Cut(err.Error(), "cannot parse "); ok {
+			return storeFault{"the driver cannot read " + why, "correct " + setting, true}
+		}
 	}
-	if !errors.Is(err, eventstore.ErrUnavailable) {
-		return storeFault{}
-	}
-	why := "no answer in time"
-	var network *net.OpError
-	var connect *pgconn.ConnectError
-	switch {
-	case errors.As(err, &network):
-		why = network.Error()
-	case errors.As(err, &connect):
-		why = lastLine(connect.Error()) // one line for each attempt
-	}
-	return storeFault{"PostgreSQL cannot be reached: " + why, "check that PostgreSQL is running and that host, port and sslmode in " + setting + " are right", false}
+	return storeFault{}
 }
 
 func lastLine(text string) string {
@@ -143,7 +162,7 @@ func lastLine(text string) string {
 // afterwards goes unnoticed: migrations and appends exclude each other all the same.
 func storeInUse(ctx context.Context, path string) (inUse bool, err error) {
 	if _, err := os.Stat(path); err != nil {
-		return false, nil //nolint:nilerr // who opens it next says what is wrong
+		return false, nil // who opens it next says what is wrong
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -158,8 +177,8 @@ func storeInUse(ctx context.Context, path string) (inUse bool, err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
 	_, err = db.ExecContext(ctx, `BEGIN EXCLUSIVE; ROLLBACK`)
-	var e *sqlite.Error
-	if errors.As(err, &e) && slices.Contains([]int{sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}, e.Code()&0xff) {
+	var e sqliteError
+	if errors.As(err, &e) && (primary(e) == sqliteBusy || primary(e) == sqliteLocked) {
 		return true, nil
 	}
 	return false, err

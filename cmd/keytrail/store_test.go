@@ -34,7 +34,7 @@ func TestStoreFaultsOfPostgres(t *testing.T) {
 	u.Path = "/nosuch"
 	got := runHere(t, "user", "list", "--store-url", u.String())
 	require.Equal(t, exitUsage, got.status)
-	require.Regexp(t, `^Error: the event store postgres.*/nosuch.*: database "nosuch" does not exist\nTry: create the database, or name another with KEYTRAIL_STORE_URL\n$`, got.stderr)
+	require.Regexp(t, `^Error: the event store postgres.*/nosuch.*: database "nosuch" does not exist .*3D000.*\nTry: create the database, or name another with KEYTRAIL_STORE_URL\n$`, got.stderr)
 }
 
 // What a migration has done is said in the terms of before and after.
