@@ -236,14 +236,20 @@ func (b *bundle) until(fact string, holds func() bool) {
 // untilOutside waits for a fact that no event of ours tells.
 func (b *bundle) untilOutside(fact string, holds func() bool) {
 	b.t.Helper()
-	limit := time.After(factLimit)
+	b.within(factLimit, fact, holds)
+}
+
+// within is untilOutside with a limit of its own.
+func (b *bundle) within(limit time.Duration, fact string, holds func() bool) {
+	b.t.Helper()
+	over := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		select {
 		case <-tick.C:
-		case <-limit:
-			b.t.Fatalf("%s: not within %s", fact, factLimit)
+		case <-over:
+			b.t.Fatalf("%s: not within %s", fact, limit)
 		}
 	}
 }
@@ -412,13 +418,24 @@ func (b *bundle) inSync() {
 // untilRead waits until every user has been read whose events left something open.
 func (b *bundle) untilRead() {
 	b.t.Helper()
-	b.untilOutside("the reads that are due", func() bool {
-		require.NoError(b.t, b.app.CatchUp(b.t.Context()))
-		due, err := b.app.Users.Unread(b.t.Context(), []string{b.realm.Name}, time.Now().Add(time.Hour), 1)
+	b.within(readLimit, "the reads that are due", func() bool {
+		ctx, cancel := context.WithTimeout(b.t.Context(), readLimit)
+		defer cancel()
+		head, err := b.app.Store.Head(ctx)
+		require.NoError(b.t, err)
+		require.NoError(b.t, b.app.Engine.WaitFor(ctx, head, "interpret"))
+		head, err = b.app.Store.Head(ctx)
+		require.NoError(b.t, err)
+		require.NoError(b.t, b.app.Engine.WaitFor(ctx, head))
+		due, err := b.app.Users.Unread(ctx, []string{b.realm.Name}, time.Now().Add(time.Hour), 1)
 		require.NoError(b.t, err)
 		return len(due) == 0
 	})
 }
+
+// readLimit bounds the wait for reads that follow on a burst of changes, which have to be
+// interpreted first.
+const readLimit = 3 * time.Minute
 
 func (b *bundle) rebuildIsIdentical() {
 	b.t.Helper()
