@@ -267,13 +267,22 @@ func lacksOnly(believed, actual map[string][]string) bool {
 // settle time and those that an event under way may still explain.
 func settled(differences []Difference, now time.Time, settle time.Duration) (old, young []Difference) {
 	for _, d := range differences {
-		if isYoung(d.Origin.At, now, settle) {
+		if isYoung(lastBelieved(d.Origin), now, settle) {
 			young = append(young, d)
 		} else {
 			old = append(old, d)
 		}
 	}
 	return old, young
+}
+
+// lastBelieved is when an event set a field last, also to what it was. Blame is of the
+// one that changed it, but how settled it is goes by this.
+func lastBelieved(o adapter.Origin) time.Time {
+	if o.Again != nil && o.Again.At.After(o.At) {
+		return o.Again.At
+	}
+	return o.At
 }
 
 // maxAhead is how far a clock may be ahead of ours: further than one that is set to the

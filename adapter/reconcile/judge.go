@@ -319,7 +319,7 @@ func (n *run) adoptable(believed adapter.User, c Comparison) []string {
 	fields := slices.Concat(c.Adopt.Fields(), c.AdoptMemberships.Fields())
 	now := n.Clock()
 	for _, field := range c.Confirmed {
-		if !isYoung(believed.Origins[field].At, now, n.Settle) {
+		if !isYoung(lastBelieved(believed.Origins[field]), now, n.Settle) {
 			fields = append(fields, field)
 		}
 	}
@@ -333,7 +333,7 @@ func (n *run) settledMemberships(believed adapter.User, t told) Comparison {
 	t.Memberships = n.withClientIDs(believed, t.Memberships)
 	c := CompareMemberships(believed, t.Memberships)
 	var adopt []string
-	young := func(field string) bool { return isYoung(believed.Origins[field].At, t.at, n.Settle) }
+	young := func(field string) bool { return isYoung(lastBelieved(believed.Origins[field]), t.at, n.Settle) }
 	c.Dropped = slices.DeleteFunc(c.Dropped, func(d Difference) bool {
 		if young(d.Field) {
 			return false

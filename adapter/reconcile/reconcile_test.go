@@ -298,6 +298,22 @@ func TestDifferencesSettleFirst(t *testing.T) {
 	require.Len(t, w.run().Findings[0].Fields, 2)
 }
 
+// Who saves a form sends what was there again: the one who changed it is blamed, and the
+// difference is as young as the form.
+func TestAValueSentAgainSettlesAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.baselined(person("1", "ann"))
+	enabled := &adapter.UserApiEnabled{UserChange: adapter.UserChange{UserRef: ref("1"), Set: adapter.Profile{Enabled: adapter.Set(true)}}}
+	w.happened(w.clock.Now(), enabled)
+	w.keycloak.change("1", func(u *keycloak.User) { u.Enabled = ptr(false) })
+	res := w.run()
+	require.Equal(t, 1, res.Unsettled)
+	require.Empty(t, res.Findings)
+	w.clock.advance(time.Hour)
+	require.Equal(t, Drift, w.run().Verdict)
+}
+
 func TestInFlight(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -575,19 +591,19 @@ func TestFieldsNeverSeenAreAdopted(t *testing.T) {
 	ben := person("2", "ben")
 	ben.Attributes = map[string][]string{"team": {"blue"}}
 	w.keycloak.put(ben)
-	w.happened(w.clock.Now(), &adapter.UserApiDisabled{UserChange: adapter.UserChange{
-		UserRef: ref("2"), Set: adapter.Profile{Enabled: adapter.Set(true)},
-	}})
+	w.happened(w.clock.Now(), &adapter.UserApiObserved{
+		UserRef: ref("2"), Present: true, Set: adapter.Profile{Enabled: adapter.Set(true)},
+	})
 	w.clock.advance(time.Hour)
 
 	res := w.run()
 	require.Equal(t, InSync, res.Verdict)
 	require.Equal(t, 1, res.Observed)
 	seen := recordedAs[*adapter.UserApiObserved](w)
-	require.Len(t, seen, 1)
-	require.Equal(t, "reconciliation", seen[0].Because)
-	require.NotContains(t, seen[0].Set.Fields(), adapter.FieldEnabled)
-	require.Contains(t, seen[0].Set.Fields(), adapter.FieldAttributes)
+	require.Len(t, seen, 2)
+	require.Equal(t, "reconciliation", seen[1].Because)
+	require.NotContains(t, seen[1].Set.Fields(), adapter.FieldEnabled)
+	require.Contains(t, seen[1].Set.Fields(), adapter.FieldAttributes)
 
 	w.clock.advance(time.Hour)
 	require.Zero(t, w.run().Observed)
