@@ -119,7 +119,7 @@ func statusOf(code adapter.Code) int {
 		adapter.CodeNotMember, adapter.CodeManagedMember, adapter.CodeNotLocked, adapter.CodeNotParked, adapter.CodeWaitsBehind,
 		adapter.CodeKeycloakConflict, adapter.CodeRunInProgress:
 		return http.StatusConflict
-	case adapter.CodeIdempotencyKeyReused, adapter.CodeStillParked, adapter.CodeEmailMissing, "user_disabled", adapter.CodeKeycloakInvalid, adapter.CodePasswordRejected:
+	case adapter.CodeIdempotencyKeyReused, adapter.CodeStillParked, adapter.CodeEmailMissing, adapter.CodeUserDisabled, adapter.CodeKeycloakInvalid, adapter.CodePasswordRejected:
 		return http.StatusUnprocessableEntity
 	case adapter.CodeOverloaded:
 		return http.StatusTooManyRequests

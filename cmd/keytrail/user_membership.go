@@ -48,7 +48,7 @@ type userGroup struct {
 
 type groupArgs struct {
 	target
-	Group string `arg:"" help:"Id of the group."`
+	Group string `arg:"" help:"Id of the group, or its full path, such as /staff/night."`
 	because
 }
 
