@@ -41,7 +41,7 @@ type Call struct {
 	Username    string `json:"username,omitempty"`
 	Method      string `json:"method"`
 	URLTemplate string `json:"url_template"`
-	// Params are the template's variables but for realm and id.
+	// Params are the template's variables but for realm and id, as they were given.
 	Params map[string]string `json:"params,omitempty"`
 	// Plan names the further calls of the same business action.
 	Plan   []string   `json:"plan,omitempty"`

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,6 +44,9 @@ type ApiCallPreconditionRead struct {
 	Attempts []Attempt `json:"attempts"`
 	// Found says whether what was read exists; nil where the read failed.
 	Found *bool `json:"found,omitempty"`
+	// Params are variables of the call's own template that the read has settled: the id of
+	// a group that the intent has by its path.
+	Params map[string]string `json:"params,omitempty"`
 	// UserID is the id of the user who was found: the intent has none where the user
 	// was named.
 	UserID  string `json:"user_id,omitempty"`
@@ -52,6 +56,17 @@ type ApiCallPreconditionRead struct {
 	// ServiceAccountID is the user id under which Keycloak names keytrail's own client
 	// in its events; empty where that is not known.
 	ServiceAccountID string `json:"service_account_id,omitempty"`
+}
+
+// Settle returns the variables of a call with those that the read has settled.
+func (p *ApiCallPreconditionRead) Settle(params map[string]string) map[string]string {
+	if len(p.Params) == 0 {
+		return params
+	}
+	settled := make(map[string]string, len(params))
+	maps.Copy(settled, params)
+	maps.Copy(settled, p.Params)
+	return settled
 }
 
 // Attempt is one request on the wire.

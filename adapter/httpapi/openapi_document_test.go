@@ -108,7 +108,7 @@ var tags = []any{
 var pathVariable = regexp.MustCompile(`\{(\w+)\}`)
 
 var variableWords = map[string]string{
-	"realm": "The realm's name.", "name": "The name.", "client": "The client id.", "group": "The group's id.",
+	"realm": "The realm's name.", "name": "The name.", "client": "The client id.", "group": "The group's id, or its full path, percent-encoded, such as %2Fstaff.",
 	"organization": "The organization's id.", "source": "The configured source's name.",
 }
 

@@ -28,7 +28,8 @@ const (
 type call struct {
 	id        uuid.UUID
 	requested adapter.Decoded
-	intent    *adapter.ApiCallRequested
+	// intent is what was to be done, with the variables that reads have settled.
+	intent *adapter.ApiCallRequested
 	// outcome is the type of the last outcome event, "" while the call is open.
 	outcome string
 	// userID is the intent's, that of the user whom the fresh read found, or that of the
@@ -240,6 +241,11 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 			c.username = cmp.Or(p.Username, c.username)
 			c.serviceAccount = cmp.Or(p.ServiceAccountID, c.serviceAccount)
 			c.reads++
+			if len(p.Params) > 0 {
+				settled := *c.intent
+				settled.Params = p.Settle(settled.Params)
+				c.intent = &settled
+			}
 		case *adapter.ApiCallAttempted:
 			c.attempts++
 			c.sent = c.sent || p.Sent

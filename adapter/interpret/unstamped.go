@@ -244,17 +244,18 @@ func (x *callIndex) add(ctx context.Context, i *Interpreter, minute *callMinute,
 		id = p.CallID
 		at, ok = addressOf(p, p.UserID)
 	case *adapter.ApiCallPreconditionRead:
-		// A call that names its user has an address once the user was found, by the name.
-		if p.UserID == "" || p.URLTemplate == userURL {
+		// A call that names its user, or a group by its path, has an address once both were
+		// found.
+		if (p.UserID == "" || p.URLTemplate == userURL) && len(p.Params) == 0 {
 			return nil
 		}
 		c, loaded, err := i.loadCall(ctx, p.CallID)
 		if err != nil {
 			return err
 		}
-		if loaded && c.intent.UserID == "" {
+		if loaded && (c.intent.UserID == "" || len(p.Params) > 0) {
 			id = p.CallID
-			at, ok = addressOf(c.intent, p.UserID)
+			at, ok = addressOf(c.intent, c.userID)
 		}
 	}
 	if ok {

@@ -48,6 +48,7 @@ type Keycloak interface {
 	Clients(ctx context.Context, realm string, first, limit int) ([]keycloak.Client, error)
 
 	Group(ctx context.Context, realm, group string) (keycloak.Group, error)
+	Groups(ctx context.Context, realm, parent string, first, limit int) ([]admin.GroupNode, error)
 	UserGroups(ctx context.Context, realm, id string) ([]keycloak.Group, error)
 	JoinGroup(ctx context.Context, realm, id, group string) error
 	LeaveGroup(ctx context.Context, realm, id, group string) error

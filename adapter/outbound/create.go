@@ -38,7 +38,7 @@ const StepNotTried adapter.CallStatus = "not_tried"
 type Step struct {
 	// Name says what it is for people, such as "user.role.add auditor".
 	Name string `json:"name"`
-	// CallID is the zero UUID, which is left out in JSON, where the step was not tried.
+	// CallID is left out where the step was not tried.
 	CallID uuid.UUID          `json:"call_id,omitzero"`
 	Status adapter.CallStatus `json:"status"`
 	Code   adapter.Code       `json:"code,omitempty"`
@@ -59,8 +59,8 @@ type step struct {
 
 // CreateUser creates a user, in one business action of one call or several.
 //
-// Roles and the organization are looked up before anything is written, so that one
-// that does not exist leaves nothing behind. Where a later call fails, those after it
+// Groups, roles and the organization are looked up before anything is written, so that
+// one that does not exist leaves nothing behind. Where a later call fails, those after it
 // are not tried and what was done stays done: the error is partially_done, and
 // Outcome.Steps says for each call how it ended.
 func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Outcome, error) {
@@ -83,13 +83,14 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 	if err != nil {
 		return notBegun(err)
 	}
-	if err := c.lookUp(ctx, rec, realm, u); err != nil {
+	groups, err := c.lookUp(ctx, rec, realm, u)
+	if err != nil {
 		out, err := c.stopBefore(ctx, rec, "", err)
 		out.Steps = notTried(in.plan)
 		return out, err
 	}
 	sent := body
-	sent.Self = rec.stamp()
+	sent.Self, sent.Groups = rec.stamp(), groups
 	if u.Password != "" {
 		sent.Credentials = []admin.Credential{{Type: "password", Value: u.Password}}
 	}
@@ -99,7 +100,7 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 		set.Enabled = adapter.Set(false)
 	}
 	out, err := c.finish(ctx, rec, id, hide(err, u.Password), &adapter.UserApiCreated{
-		UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: viaCommand}, Groups: u.Groups,
+		UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: viaCommand}, Groups: groups,
 	})
 	if err != nil || len(steps) == 0 {
 		out.Steps = notTried(in.plan)
@@ -156,29 +157,37 @@ func (c *Commands) stepsOf(realm string, u NewUser) []step {
 	return steps
 }
 
-// lookUp sees that what the new user is to be given exists.
-func (c *Commands) lookUp(ctx context.Context, rec *recording, realm string, u NewUser) error {
+// lookUp sees that what the new user is to be given exists: Keycloak answers a group that
+// does not exist with a 500, which tells nothing. It returns the groups' full paths.
+func (c *Commands) lookUp(ctx context.Context, rec *recording, realm string, u NewUser) (groups []string, err error) {
+	for _, path := range u.Groups {
+		g, err := c.findGroup(ctx, rec, realm, "/"+strings.TrimPrefix(path, "/"))
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, g.Path)
+	}
 	for _, name := range u.Roles {
 		if _, err := c.readRole(ctx, rec, realm, client{}, name); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, clientID := range slices.Sorted(maps.Keys(u.ClientRoles)) {
 		of, err := c.readClient(ctx, rec, realm, clientID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, name := range u.ClientRoles[clientID] {
 			if _, err := c.readRole(ctx, rec, realm, of, name); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	if u.Organization == "" {
-		return nil
+		return groups, nil
 	}
-	_, err := c.readOrganization(ctx, rec, realm, u.Organization)
-	return err
+	_, err = c.readOrganization(ctx, rec, realm, u.Organization)
+	return groups, err
 }
 
 // within is the context of the steps: the same story, caused by the first call's end.

@@ -57,6 +57,7 @@ func TestWhatDoesNotExistLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	w := setupWhole(t)
 	for code, change := range map[adapter.Code]func(*outbound.NewUser){
+		adapter.CodeGroupNotFound:        func(u *outbound.NewUser) { u.Groups = append(u.Groups, "/staff/nope") },
 		adapter.CodeRoleNotFound:         func(u *outbound.NewUser) { u.Roles = append(u.Roles, "nobody") },
 		adapter.CodeClientNotFound:       func(u *outbound.NewUser) { u.ClientRoles["nothing"] = []string{"x"} },
 		adapter.CodeOrganizationNotFound: func(u *outbound.NewUser) { u.Organization = uuid.NewString() },
@@ -72,6 +73,7 @@ func TestWhatDoesNotExistLeavesNothingBehind(t *testing.T) {
 	}
 	_, found := w.realm.UserByName("ann")
 	require.False(t, found)
+	require.Equal(t, 1, w.keycloak.Requests(http.MethodPost, usersPath), "bob's")
 }
 
 // Where a later call fails, the answer says what was done and what was not, and so do

@@ -203,12 +203,12 @@ func (c *Commands) readRole(ctx context.Context, rec *recording, realm string, o
 	return role, err
 }
 
-// JoinGroup makes a user a member of the group with this id. A member is refused with
-// already_member.
+// JoinGroup makes a user a member of a group, given by its id, or by its full path, which
+// begins with a slash. A member is refused with already_member.
 func (c *Commands) JoinGroup(ctx context.Context, realm string, ref UserRef, group string) (Outcome, error) {
 	in := intent{
 		command: "user.group.add", realm: realm, ref: ref, method: http.MethodPut,
-		template: membershipTemplate, params: map[string]string{"group": group},
+		template: membershipTemplate, params: map[string]string{groupParam: group},
 	}
 	return c.change(ctx, in, func(ctx context.Context, rec *recording, live keycloak.User) (write, error) {
 		member, ok, err := c.readMembership(ctx, rec, realm, live.ID, group)
@@ -216,29 +216,25 @@ func (c *Commands) JoinGroup(ctx context.Context, realm string, ref UserRef, gro
 			return write{}, err
 		}
 		if ok {
-			return write{}, adapter.Errorf(adapter.CodeAlreadyMember, "user %s is a member of %s already: nothing was written", live.Username, member.Path)
+			return write{}, adapter.Errorf(adapter.CodeAlreadyMember, "user %s is a member of the group %s already: nothing was written", live.Username, member.Path)
 		}
-		var g keycloak.Group
-		err = rec.read(ctx, "/admin/realms/{realm}/groups/{group}", func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
-			var err error
-			g, err = c.Keycloak.Group(ctx, realm, group)
-			return err
-		})
+		g, err := c.readGroup(ctx, rec, realm, group)
 		return write{
-			send: func(ctx context.Context) error { return c.Keycloak.JoinGroup(ctx, realm, live.ID, group) },
+			send: func(ctx context.Context) error { return c.Keycloak.JoinGroup(ctx, realm, live.ID, g.ID) },
 			success: &adapter.UserApiGroupsChanged{
-				UserRef: adapter.UserRef{Realm: realm, UserID: live.ID}, Joined: []adapter.Group{{ID: group, Path: g.Path}},
+				UserRef: adapter.UserRef{Realm: realm, UserID: live.ID}, Joined: []adapter.Group{{ID: g.ID, Path: g.Path}},
 			},
 		}, err
 	})
 }
 
-// LeaveGroup ends a user's membership of the group with this id. Who is no member is
-// refused with not_member.
+// LeaveGroup ends a user's membership of a group, given as for JoinGroup. Who is no
+// member is refused with not_member, and a group that does not exist with
+// group_not_found.
 func (c *Commands) LeaveGroup(ctx context.Context, realm string, ref UserRef, group string) (Outcome, error) {
 	in := intent{
 		command: "user.group.remove", realm: realm, ref: ref, method: http.MethodDelete,
-		template: membershipTemplate, params: map[string]string{"group": group},
+		template: membershipTemplate, params: map[string]string{groupParam: group},
 	}
 	return c.change(ctx, in, func(ctx context.Context, rec *recording, live keycloak.User) (write, error) {
 		member, ok, err := c.readMembership(ctx, rec, realm, live.ID, group)
@@ -246,22 +242,29 @@ func (c *Commands) LeaveGroup(ctx context.Context, realm string, ref UserRef, gr
 			return write{}, err
 		}
 		if !ok {
-			return write{}, adapter.Errorf(adapter.CodeNotMember, "user %s is no member of the group %s: nothing was written", live.Username, group)
+			g, err := c.readGroup(ctx, rec, realm, group)
+			if err != nil {
+				return write{}, err
+			}
+			return write{}, adapter.Errorf(adapter.CodeNotMember, "user %s is no member of the group %s: nothing was written", live.Username, g.Path)
 		}
 		return write{
-			send: func(ctx context.Context) error { return c.Keycloak.LeaveGroup(ctx, realm, live.ID, group) },
+			send: func(ctx context.Context) error { return c.Keycloak.LeaveGroup(ctx, realm, live.ID, member.ID) },
 			success: &adapter.UserApiGroupsChanged{
-				UserRef: adapter.UserRef{Realm: realm, UserID: live.ID}, Left: []adapter.Group{{ID: group, Path: member.Path}},
+				UserRef: adapter.UserRef{Realm: realm, UserID: live.ID}, Left: []adapter.Group{{ID: member.ID, Path: member.Path}},
 			},
 		}, nil
 	})
 }
 
+// readMembership looks a group up among those of the user.
 func (c *Commands) readMembership(ctx context.Context, rec *recording, realm, userID, group string) (member keycloak.Group, ok bool, err error) {
-	err = rec.read(ctx, userTemplate+"/groups", func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
+	err = rec.read(ctx, userTemplate+"/groups", func(ctx context.Context, read *adapter.ApiCallPreconditionRead) error {
 		groups, err := c.Keycloak.UserGroups(ctx, realm, userID)
-		if i := slices.IndexFunc(groups, func(g keycloak.Group) bool { return g.ID == group }); i >= 0 {
+		i := slices.IndexFunc(groups, func(g keycloak.Group) bool { return isGroup(g, group) })
+		if i >= 0 {
 			member, ok = groups[i], true
+			settleGroup(rec, read, group, member)
 		}
 		return err
 	})
