@@ -112,11 +112,7 @@ func (c *Commands) UnlockUser(ctx context.Context, realm string, ref UserRef) (O
 		}
 		isDisabled := live.Enabled != nil && !*live.Enabled
 		if !failures.Disabled && failures.NumFailures == 0 {
-			refusal := adapter.Errorf(adapter.CodeNotLocked, "user %s is not locked out: nothing was written", live.Username)
-			if isDisabled {
-				refusal = refusal.WithTry("keytrail user enable %s, since the user is disabled", live.ID)
-			}
-			return write{}, refusal
+			return write{}, refused(adapter.CodeNotLocked, live.ID, isDisabled, "user %s is not locked out: nothing was written", live.Username)
 		}
 		if failures.Disabled && isDisabled {
 			first, disabled = rec, live.ID

@@ -216,7 +216,7 @@ func (c *Commands) change(ctx context.Context, in intent, decide decision) (Outc
 	}
 	live, err := c.readUser(ctx, rec, in.realm, in.ref)
 	if err != nil {
-		return c.stopBefore(ctx, rec, live.ID, err)
+		return c.stopBefore(ctx, rec, cmp.Or(live.ID, in.ref.ID), err)
 	}
 	w, err := decide(ctx, rec, live)
 	if err != nil {
@@ -534,10 +534,7 @@ func (c *Commands) lost(rec *recording, err error) error {
 }
 
 func failure(out Outcome, why adapter.CallError, cause error) error {
-	e := &adapter.Error{Code: why.Code, Detail: why.Message, CorrelationID: out.CorrelationID, CallID: out.CallID, Err: cause}
-	if why.Keycloak != "" {
-		e.Detail += fmt.Sprintf(" (Keycloak: %s)", why.Keycloak)
-	}
+	e := &adapter.Error{Code: why.Code, Detail: detailOf(why), CorrelationID: out.CorrelationID, CallID: out.CallID, Err: cause}
 	var refusal *adapter.Error
 	if errors.As(cause, &refusal) {
 		e.Try = refusal.Try
@@ -546,6 +543,28 @@ func failure(out Outcome, why adapter.CallError, cause error) error {
 		e.Try = fmt.Sprintf("%s; keytrail trace %s tells the whole story", why.Code.Explain().Next, out.CallID)
 	}
 	return e
+}
+
+// detailOf is a failure as it is told: in our words, and what Keycloak said about it.
+func detailOf(why adapter.CallError) string {
+	if why.Keycloak == "" {
+		return why.Message
+	}
+	return fmt.Sprintf("%s (Keycloak: %s)", why.Message, why.Keycloak)
+}
+
+// refused makes a refusal with the next step that it has of its own, if any: what a
+// repetition is told follows from what is recorded, and is to be the same.
+func refused(code adapter.Code, userID string, disabled bool, format string, args ...any) *adapter.Error {
+	e := adapter.Errorf(code, format, args...)
+	switch {
+	case code == adapter.CodeNotLocked && disabled:
+		return e.WithTry("keytrail user enable %s, since the user is disabled", adapter.ShellWord(userID))
+	case code == adapter.CodeManagedMember:
+		return e.WithTry("keytrail user delete %s, if that is what is wanted", adapter.ShellWord(userID))
+	default:
+		return e
+	}
 }
 
 func (c *Commands) observe(rec *recording, status adapter.CallStatus) {

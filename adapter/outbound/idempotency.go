@@ -126,7 +126,7 @@ func (c *Commands) repeated(ctx context.Context, callID uuid.UUID, in intent, di
 		CallID: callID, CorrelationID: call.CorrelationID, Status: call.Status, Realm: call.Realm, UserID: call.UserID, Repeated: true,
 	}}
 	if call.Status != adapter.CallSucceeded && call.Status != adapter.CallRequested {
-		r.err = failure(r.outcome, adapter.CallError{Code: call.Code, Message: call.Error, Keycloak: call.Keycloak}, nil)
+		r.err = failure(r.outcome, whyOf(call), refused(call.Code, call.UserID, wasDisabled(call), "%s", call.Error))
 	}
 	var newest *time.Time
 	if r.outcome.Steps, newest, err = c.stepsOfCall(ctx, call); err != nil {
@@ -168,6 +168,11 @@ func (c *Commands) goesOn(first adapter.Call, steps []Step, newest *time.Time) b
 	return young && first.Command == commandUnlock && len(steps) == 0 && wasDisabled(first)
 }
 
+// whyOf is why a call did not succeed, as it is recorded.
+func whyOf(call adapter.Call) adapter.CallError {
+	return adapter.CallError{Code: call.Code, Message: call.Error, Keycloak: call.Keycloak}
+}
+
 // wasDisabled reports that the fresh read found the user disabled.
 func wasDisabled(call adapter.Call) bool {
 	return slices.ContainsFunc(call.PreconditionReads, func(r adapter.CallPrecondition) bool { return r.Enabled != nil && !*r.Enabled })
@@ -189,7 +194,7 @@ func (c *Commands) stepsOfCall(ctx context.Context, first adapter.Call) (steps [
 			return nil, nil, err
 		}
 		if call, ok := adapter.FoldCall(events); ok {
-			steps[n] = Step{Name: steps[n].Name, CallID: id, Status: call.Status, Code: call.Code, Detail: call.Error}
+			steps[n] = Step{Name: steps[n].Name, CallID: id, Status: call.Status, Code: call.Code, Detail: detailOf(whyOf(call))}
 			newest = cmp.Or(call.FinishedAt, newest)
 		}
 	}

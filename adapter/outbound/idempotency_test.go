@@ -16,6 +16,7 @@ import (
 	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/keycloak"
+	"github.com/keytrail/keytrail/keycloak/keycloaktest"
 )
 
 // The same key with another password is another request; with the same, it is the same
@@ -60,6 +61,77 @@ func TestAPasswordIsPartOfARequest(t *testing.T) {
 	_, err = b.commands.ResetPassword(ctx, "acme", ref, "a third password", false)
 	require.Equal(t, adapter.CodeStoreUnavailable, adapter.CodeOf(err))
 	require.Equal(t, 1, b.keycloak.Requests(http.MethodPut, userPath+"/reset-password"))
+}
+
+// A repetition is told what the first request was told, word for word, however that ended.
+func TestARepetitionOfAFailure(t *testing.T) {
+	t.Parallel()
+	fault := func(method, pattern string, status, times int, body string) func(*whole) {
+		return func(w *whole) {
+			w.keycloak.Inject(keycloaktest.Fault{Method: method, Pattern: pattern, Status: status, Times: times, Body: body})
+		}
+	}
+	disable := func(ctx context.Context, w *whole) (outbound.Outcome, error) {
+		return w.commands.DisableUser(ctx, "acme", outbound.UserRef{ID: w.bob})
+	}
+	create := func(ctx context.Context, w *whole) (outbound.Outcome, error) {
+		return w.commands.CreateUser(ctx, "acme", w.ann())
+	}
+	unlock := func(ctx context.Context, w *whole) (outbound.Outcome, error) {
+		return w.commands.UnlockUser(ctx, "acme", outbound.UserRef{Username: "bob"})
+	}
+	disabled := func(w *whole) {
+		w.realm.BehindOurBack(func(users map[string]*keycloaktest.User) { users[w.bob].Enabled = false })
+	}
+	const refusal = `{"errorMessage":"Keycloak has its reasons"}`
+	for name, c := range map[string]struct {
+		code  adapter.Code
+		given func(*whole)
+		run   func(context.Context, *whole) (outbound.Outcome, error)
+		try   string
+	}{
+		"a step was refused":      {code: adapter.CodePartiallyDone, given: fault(http.MethodPost, "**/role-mappings/clients/*", http.StatusBadRequest, 1, refusal), run: create},
+		"a step is unknown":       {code: adapter.CodePartiallyDone, given: fault(http.MethodPost, "**/role-mappings/realm", http.StatusInternalServerError, 1, refusal), run: create},
+		"the creation is refused": {code: adapter.CodeKeycloakConflict, given: fault(http.MethodPost, usersPath, http.StatusConflict, 1, `{"errorMessage":"User exists with same username"}`), run: create},
+		"there is no such group":  {code: adapter.CodeGroupNotFound, given: func(w *whole) { w.admin(http.MethodDelete, "/groups/"+w.group, "") }, run: create},
+		"the write is refused":    {code: adapter.CodeKeycloakInvalid, given: fault(http.MethodPut, userPath, http.StatusBadRequest, 1, refusal), run: disable},
+		"the write is unknown":    {code: adapter.CodeOutcomeUnknown, given: fault(http.MethodPut, userPath, http.StatusInternalServerError, 1, refusal), run: disable},
+		"the read is refused":     {code: adapter.CodeKeycloakForbidden, given: fault(http.MethodGet, userPath, http.StatusForbidden, 1, refusal), run: disable},
+		"the read fails":          {code: adapter.CodeKeycloakUnavailable, given: fault(http.MethodGet, userPath, http.StatusServiceUnavailable, 4, ""), run: disable},
+		"it is so already":        {code: adapter.CodeAlreadyDisabled, given: disabled, run: disable},
+		"the user is gone":        {code: adapter.CodeUserNotFound, given: func(w *whole) { w.admin(http.MethodDelete, "/users/"+w.bob, "") }, run: disable},
+		"nobody is locked out":    {code: adapter.CodeNotLocked, given: func(*whole) {}, run: unlock, try: "keytrail trace"},
+		"the user is disabled":    {code: adapter.CodeNotLocked, given: disabled, run: unlock, try: "keytrail user enable"},
+		"the organization brought the user": {code: adapter.CodeManagedMember, try: "keytrail user delete", given: func(w *whole) {
+			_, err := w.commands.JoinOrganization(w.ctx, "acme", outbound.UserRef{ID: w.bob}, w.organization)
+			require.NoError(t, err)
+			fault(http.MethodGet, "/admin/realms/acme/organizations/*/members/*", http.StatusOK, 1, `{"id":"`+w.bob+`","username":"bob","membershipType":"MANAGED"}`)(w)
+		}, run: func(ctx context.Context, w *whole) (outbound.Outcome, error) {
+			return w.commands.LeaveOrganization(ctx, "acme", outbound.UserRef{ID: w.bob}, w.organization)
+		}},
+		"the e-mail cannot be sent": {code: adapter.CodeKeycloakMailFault, given: func(*whole) {}, run: func(ctx context.Context, w *whole) (outbound.Outcome, error) {
+			return w.commands.SendVerifyEmail(ctx, "acme", outbound.UserRef{ID: w.bob})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setupWhole(t)
+			c.given(w)
+			ctx := outbound.WithIdempotencyKey(w.ctx, "key-1", "digest")
+			out, err := c.run(ctx, w)
+			again, repeated := c.run(ctx, w)
+			require.Equal(t, c.code, adapter.CodeOf(err), "%v", err)
+			require.True(t, again.Repeated)
+			again.Repeated = false
+			require.Equal(t, out, again)
+			var first, second *adapter.Error
+			require.ErrorAs(t, err, &first)
+			require.ErrorAs(t, repeated, &second)
+			first.Err, second.Err = nil, nil
+			require.Equal(t, first, second)
+			require.Contains(t, second.Try, c.try)
+		})
+	}
 }
 
 // A repetition that comes between two calls of one action finds it under way; only where

@@ -317,9 +317,8 @@ func (c *Commands) LeaveOrganization(ctx context.Context, realm string, ref User
 		case !ok:
 			return write{}, adapter.Errorf(adapter.CodeNotMember, "user %s is no member of organization %s: nothing was written", live.Username, o.Alias)
 		case member.MembershipType == keycloak.MembershipManaged:
-			return write{}, adapter.Errorf(adapter.CodeManagedMember,
-				"user %s came through organization %s: Keycloak would delete the user with the membership, so nothing was written", live.Username, o.Alias).
-				WithTry("keytrail user delete, if that is what is wanted")
+			return write{}, refused(adapter.CodeManagedMember, live.ID, false,
+				"user %s came through organization %s: Keycloak would delete the user with the membership, so nothing was written", live.Username, o.Alias)
 		}
 		return write{
 			send: func(ctx context.Context) error {
