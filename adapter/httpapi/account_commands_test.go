@@ -108,6 +108,31 @@ func TestACreationInPartIsAProblemWithSteps(t *testing.T) {
 	require.False(t, ok)
 }
 
+// The problem of a first request is told again, word for word, and as one that is.
+func TestAProblemIsToldAgainUnderAnIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	kc, connected := withKeycloak(t)
+	withRights(kc)
+	b := newBundle(t, connected)
+	kc.Realm("acme").AddRole("auditor")
+	kc.FailNext(http.MethodPost, "**/role-mappings/realm", 1, http.StatusForbidden)
+	for key, c := range map[string]struct {
+		body   string
+		status int
+		code   adapter.Code
+	}{
+		"done-in-part": {`{"username":"ada","roles":["auditor"]}`, http.StatusBadGateway, adapter.CodePartiallyDone},
+		"no-group":     {`{"username":"eve","groups":["/nope"]}`, http.StatusNotFound, adapter.CodeGroupNotFound},
+	} {
+		first := b.do(http.MethodPost, acmeUsers, c.body, idempotencyHeader, key).problem(c.status, c.code)
+		require.False(t, first.Repeated)
+		again := b.do(http.MethodPost, acmeUsers, c.body, idempotencyHeader, key).problem(c.status, c.code)
+		require.True(t, again.Repeated)
+		again.Repeated = false
+		require.Equal(t, first, again)
+	}
+}
+
 func TestAnIdempotencyKeyIsHeeded(t *testing.T) {
 	t.Parallel()
 	kc, connected := withKeycloak(t)

@@ -215,7 +215,8 @@ func outcomeOf(o outbound.Outcome) outcome {
 	return outcome{CorrelationID: o.CorrelationID, CallID: o.CallID, Status: o.Status, Realm: o.Realm, UserID: o.UserID, Steps: o.Steps, Repeated: o.Repeated}
 }
 
-// commandError is the failure of a command of several calls, with what was done.
+// commandError is the failure of a command of several calls, with what was done, or one
+// that is told again.
 type commandError struct {
 	err     error
 	outcome outbound.Outcome
@@ -266,7 +267,7 @@ func (s *Server) perform(w http.ResponseWriter, r *http.Request, c command, done
 				o.Code, o.Detail, o.Try = e.Code, e.Detail, e.Try
 				return s.answerOpen(w, o)
 			}
-			if res.err != nil && len(res.outcome.Steps) > 0 {
+			if res.err != nil && (len(res.outcome.Steps) > 0 || res.outcome.Repeated) {
 				return &commandError{err: res.err, outcome: res.outcome}
 			}
 			if res.err != nil {

@@ -120,6 +120,9 @@ type problem struct {
 	// UserID and Steps say how far an action of several calls came.
 	UserID string          `json:"user_id,omitempty"`
 	Steps  []outbound.Step `json:"steps,omitempty"`
+	// Repeated is true where an idempotency key was sent before: so the first request
+	// ended, and nothing was done now.
+	Repeated bool `json:"repeated,omitempty"`
 	// Errors are the faults of a request, all at once.
 	Errors []fault `json:"errors,omitempty"`
 }
@@ -191,9 +194,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if e.CallID != uuid.Nil {
 		p.Cause = e.Code.Explain().Cause
 	}
-	var several *commandError
-	if errors.As(err, &several) {
-		p.UserID, p.Steps = several.outcome.UserID, several.outcome.Steps
+	var failed *commandError
+	if errors.As(err, &failed) {
+		p.UserID, p.Steps, p.Repeated = failed.outcome.UserID, failed.outcome.Steps, failed.outcome.Repeated
 	}
 	var f faults
 	if errors.As(err, &f) {
