@@ -342,6 +342,8 @@ func TestPushAndPollAreOneDelivery(t *testing.T) {
 	require.Len(t, b.received(), 1)
 
 	// The other way round the push adds what only it knows, once.
+	b = setup(t)
+	l, m = &listed{}, &marks{at: map[string]time.Time{}}
 	l.add("e2", start)
 	_, err = b.poller(l, m).Poll(t.Context(), "acme")
 	require.NoError(t, err)
@@ -355,6 +357,43 @@ func TestPushAndPollAreOneDelivery(t *testing.T) {
 	confirmed := events[1].Payload.(*adapter.DeliveryConfirmed)
 	require.Empty(t, confirmed.Differs)
 	require.Equal(t, json.RawMessage(`"admin"`), confirmed.Added["actor.username"])
+}
+
+// A pull tells an actor by id alone; who that is, a push has told, to this process or to
+// one before it.
+func TestAPullNamesAnActorWhomAPushHasNamed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, err := b.recorder.Record(t.Context(), inbound.Origin{Source: "keycloak"}, decode(t, pushed("e1", start)))
+	require.NoError(t, err)
+	l, m := &listed{}, &marks{at: map[string]time.Time{}}
+	for i := range 2 {
+		l.add(fmt.Sprint("pulled", i), start.Add(time.Duration(i)*time.Second))
+		_, err = b.poller(l, m).Poll(t.Context(), "acme")
+		require.NoError(t, err)
+		require.Equal(t, "admin", b.received()[1+i].Meta.Actor.Username)
+		b.recorder = &inbound.Recorder{Store: b.store, Codec: b.codec, Clock: time.Now}
+	}
+}
+
+// A webhook tells more than a listing, so the newest events are left to it for a while.
+func TestAScheduledPollLeavesTheNewestToTheWebhook(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	l, m := &listed{}, &marks{at: map[string]time.Time{}}
+	l.add("old", start)
+	l.add("young", start.Add(10*time.Second))
+	b.recorder.Clock = func() time.Time { return start.Add(12 * time.Second) }
+	ctx, cancel := context.WithCancel(t.Context())
+	p := b.poller(l, m)
+	p.Observe = func(string, string) { cancel() }
+	require.NoError(t, p.Run(ctx, []string{"acme"}, time.Hour))
+	require.Len(t, b.received(), 1)
+	require.Equal(t, start, m.at["poll/acme/admin-events"].UTC())
+
+	_, err := b.poller(l, m).Poll(t.Context(), "acme")
+	require.NoError(t, err)
+	require.Len(t, b.received(), 2, "one that was asked for takes all")
 }
 
 // Without ids, equal events of one listing are as many as they are.

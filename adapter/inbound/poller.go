@@ -80,13 +80,18 @@ type listing struct {
 //
 // The error is an *adapter.Error that says what Keycloak lacks.
 func (p *Poller) Poll(ctx context.Context, realm string) (Polled, error) {
+	return p.pollBefore(ctx, realm, time.Time{})
+}
+
+// pollBefore is Poll of what occurred before a moment; of all where that is zero.
+func (p *Poller) pollBefore(ctx context.Context, realm string, before time.Time) (Polled, error) {
 	var total Polled
 	var failures []error
 	for _, l := range []listing{
 		{"admin-events", p.Puller.AdminEvents, func(b []byte) (webhook.Delivery, error) { return webhook.DecodeAdminEvent(b) }},
 		{"events", p.Puller.UserEvents, func(b []byte) (webhook.Delivery, error) { return webhook.DecodeUserEvent(b) }},
 	} {
-		got, err := p.poll(ctx, realm, l)
+		got, err := p.poll(ctx, realm, l, before)
 		total.add(got)
 		if err != nil {
 			failures = append(failures, explainPoll(err, realm, l.name))
@@ -105,7 +110,7 @@ func (p *Poller) Poll(ctx context.Context, realm string) (Polled, error) {
 	return total, errors.Join(failures...)
 }
 
-func (p *Poller) poll(ctx context.Context, realm string, l listing) (Polled, error) {
+func (p *Poller) poll(ctx context.Context, realm string, l listing, before time.Time) (Polled, error) {
 	name := "poll/" + realm + "/" + l.name
 	mark, err := p.Watermarks.Watermark(ctx, name)
 	if err != nil {
@@ -124,6 +129,9 @@ func (p *Poller) poll(ctx context.Context, realm string, l listing) (Polled, err
 		}
 		if err != nil {
 			return total, err
+		}
+		if !before.IsZero() {
+			page = slices.DeleteFunc(page, func(d webhook.Delivery) bool { return !timeOf(d).Before(before) })
 		}
 		got, err := p.record(ctx, realm, page)
 		if err != nil {
@@ -234,14 +242,19 @@ func (p *Poller) remember(page []webhook.Delivery) {
 	}
 }
 
+// pushFirst is how old an event has to be for a scheduled poll to record it. A webhook,
+// which tells more, takes less: who acted by user name, for one.
+const pushFirst = 3 * time.Second
+
 // Run polls the realms every interval until the context ends, the first time at
-// once. A failed poll is logged and tried again at the next turn.
+// once. It leaves the newest events to the webhook and to the next turn. A failed poll
+// is logged and tried again at the next turn.
 func (p *Poller) Run(ctx context.Context, realms []string, interval time.Duration) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		for _, realm := range realms {
-			got, err := p.Poll(ctx, realm)
+			got, err := p.pollBefore(ctx, realm, p.Recorder.Clock().Add(-pushFirst))
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -56,6 +56,7 @@ type Recorder struct {
 	// listsIDs says that what the server lists has ids.
 	listsIDs     atomic.Bool
 	pulledRealms pulledRealms
+	actors       actors
 }
 
 // Origin says where deliveries come from.
@@ -297,6 +298,10 @@ func (r *Recorder) arrive(ctx context.Context, from Origin, d webhook.Delivery, 
 			r.pulledRealms.learn(from.Realm, d.Admin.RealmID)
 		}
 		p := r.adminEvent(from, d)
+		if err := r.actors.name(ctx, r, &p.Actor); err != nil {
+			return arrival{}, err
+		}
+		r.actors.learn(p.Actor)
 		p.Receipt = a.receipt
 		a.payload, actor, occurredAt = p, &p.Actor, p.Time
 	case webhook.KindUser:
