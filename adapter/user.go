@@ -122,17 +122,29 @@ const nearby = 2 * time.Second
 
 // Stamp is an event's place in the order of the fold.
 type Stamp struct {
-	At      time.Time `json:"at"`
+	At time.Time `json:"at"`
+	// Rank is -1 for a creation and 1 for a deletion: of two events of one millisecond
+	// these are the first and the last.
+	Rank    int       `json:"rank,omitempty"`
 	EventID uuid.UUID `json:"event_id"`
 }
 
-// Compare orders stamps by time, then by event id.
+// Compare orders stamps by time, then by rank, then by event id.
 func (s Stamp) Compare(o Stamp) int {
-	return cmp.Or(s.At.Compare(o.At), bytes.Compare(s.EventID[:], o.EventID[:]))
+	return cmp.Or(s.At.Compare(o.At), cmp.Compare(s.Rank, o.Rank), bytes.Compare(s.EventID[:], o.EventID[:]))
 }
 
 // StampOf is the event's stamp.
-func StampOf(e eventstore.Event) Stamp { return Stamp{At: e.OccurredAt, EventID: e.ID} }
+func StampOf(e eventstore.Event) Stamp {
+	s := Stamp{At: e.OccurredAt, EventID: e.ID}
+	switch e.Type {
+	case TypeUserApiCreated:
+		s.Rank = -1
+	case TypeUserApiDeleted:
+		s.Rank = 1
+	}
+	return s
+}
 
 // Names of a user's fields, as they stand in JSON.
 const (

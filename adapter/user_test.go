@@ -59,6 +59,20 @@ func TestAnIDMayComeBack(t *testing.T) {
 	require.Empty(t, u.Roles)
 }
 
+func TestOfOneMillisecondTheCreationIsFirstAndTheDeletionLast(t *testing.T) {
+	t.Parallel()
+	for i := range 20 {
+		change := happened(0, &adapter.UserApiUpdated{UserChange: change(adapter.Profile{FirstName: adapter.Set("New")})})
+		change.ID = eventstore.DerivedID(uuid.NameSpaceOID, start, "tie", i)
+		u := fold(t,
+			happened(0, &adapter.UserApiDeleted{UserRef: ref}), change,
+			happened(0, &adapter.UserApiCreated{UserChange: adapter.UserChange{UserRef: ref, Set: adapter.Profile{FirstName: adapter.Set("Old")}}}),
+		)
+		require.True(t, u.Deleted)
+		require.Equal(t, "New", *u.FirstName)
+	}
+}
+
 func TestAReadThatConfirmsLeavesTheOrigin(t *testing.T) {
 	t.Parallel()
 	created := happened(0, &adapter.UserApiCreated{UserChange: adapter.UserChange{
