@@ -76,7 +76,7 @@ func (u *User) changeCredentials(p *UserApiCredentialsChanged, e Decoded) {
 	}
 	// Of a user whose required actions were never seen, these are not all.
 	if u.Known(FieldRequiredActions) {
-		u.from(FieldRequiredActions, e, false)
+		u.from(FieldRequiredActions, e, u.partly(FieldRequiredActions))
 	}
 }
 

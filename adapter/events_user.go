@@ -16,6 +16,26 @@ type Profile struct {
 	LockedUntil     Optional[time.Time]           `json:"locked_until,omitzero"`
 }
 
+// Droppable names the fields of a request that Keycloak may drop, in whole or in part,
+// without an error: attributes that the user profile does not manage, and required actions
+// that it does not know (26.7.3, measured).
+func (p Profile) Droppable() []string {
+	var fields []string
+	if p.Attributes.Present() {
+		fields = append(fields, FieldAttributes)
+	}
+	if actions, _ := p.RequiredActions.Get(); len(actions) > 0 {
+		fields = append(fields, FieldRequiredActions)
+	}
+	return fields
+}
+
+// droppedSilently is why such a field is to be read back.
+var droppedSilently = map[string]string{
+	FieldAttributes:      "attributes that the user profile does not manage are dropped silently",
+	FieldRequiredActions: "required actions that Keycloak does not know are dropped silently",
+}
+
 // UserRef names the user that an event is about.
 type UserRef struct {
 	Realm  string `json:"realm"`
@@ -33,7 +53,7 @@ type UserChange struct {
 	// removes one. Set.Attributes replaces them all.
 	PatchAttributes map[string][]string `json:"patch_attributes,omitempty" seal:"attributes"`
 	// Inferred names the fields whose value follows from the request and was not read
-	// back: Keycloak drops unmanaged attributes without an error.
+	// back: see Profile.Droppable.
 	Inferred []string `json:"inferred,omitempty"`
 	// Unfolded says why the event does not tell what was changed; the user is then read.
 	Unfolded string `json:"unfolded,omitempty"`

@@ -410,8 +410,8 @@ func (u *User) set(set Profile, inferred []string, e Decoded) {
 		if doubtful {
 			u.open(e, "the order of two changes of "+field+" is in doubt")
 		}
-		if guess && field == FieldAttributes {
-			u.open(e, "attributes that the user profile does not manage are dropped silently")
+		if because, ok := droppedSilently[field]; ok && guess {
+			u.open(e, because)
 		}
 		before, known := u.Origins[field]
 		if known && !guess && !before.Inferred && len(DiffUsers(*u, after, field)) == 0 {

@@ -90,6 +90,29 @@ func TestAReadThatConfirmsLeavesTheOrigin(t *testing.T) {
 	require.Empty(t, u.Attributes)
 }
 
+func TestRequiredActionsThatMayBeDroppedAreReadBack(t *testing.T) {
+	t.Parallel()
+	set := func(after time.Duration, actions ...string) adapter.Decoded {
+		c := change(adapter.Profile{RequiredActions: adapter.Set(actions)})
+		c.Inferred = c.Set.Droppable()
+		return happened(after, &adapter.UserApiUpdated{UserChange: c})
+	}
+	created := happened(0, &adapter.UserApiCreated{UserChange: change(adapter.Profile{Username: adapter.Set("bob")})})
+	u := fold(t, created, set(time.Minute, "NOPE", "VERIFY_EMAIL"))
+	require.NotNil(t, u.Unread)
+	require.Contains(t, u.Unread.Because, "required actions")
+	require.True(t, u.Origins[adapter.FieldRequiredActions].Inferred)
+
+	temporary := true
+	u = fold(t, created, set(time.Minute, "NOPE"), happened(2*time.Minute, &adapter.UserApiCredentialsChanged{UserRef: ref, Temporary: &temporary}))
+	require.Equal(t, []string{"NOPE", "UPDATE_PASSWORD"}, u.RequiredActions)
+	require.True(t, u.Origins[adapter.FieldRequiredActions].Inferred, "what was not read back is not by what is added to it")
+
+	u = fold(t, created, set(time.Minute))
+	require.Nil(t, u.Unread, "none at all can be dropped")
+	require.False(t, u.Origins[adapter.FieldRequiredActions].Inferred)
+}
+
 func TestOnlySomeOfUnknownAttributesAreNotAll(t *testing.T) {
 	t.Parallel()
 	u := fold(t, happened(0, &adapter.UserApiUpdated{UserChange: adapter.UserChange{

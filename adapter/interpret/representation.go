@@ -60,7 +60,7 @@ func (r representation) profile(update bool) (set adapter.Profile, inferred []st
 	readMember(r, "emailVerified", &set.EmailVerified)
 	readMember(r, "requiredActions", &set.RequiredActions)
 	if !r.present("attributes") {
-		return set, nil
+		return set, set.Droppable()
 	}
 	set.Attributes = adapter.Set(r.attributes())
 	if update {
@@ -73,7 +73,7 @@ func (r representation) profile(update bool) (set adapter.Profile, inferred []st
 			}
 		}
 	}
-	return set, []string{adapter.FieldAttributes}
+	return set, set.Droppable()
 }
 
 // attributes reads values that are lists, as they should be, and single texts, which

@@ -16,11 +16,11 @@ const failuresTemplate = "/admin/realms/{realm}/attack-detection/brute-force/use
 
 // SetRequiredActions replaces what a user has to do at the next login, such as
 // UPDATE_PASSWORD; an empty list clears it. Keycloak takes any name, and passes over
-// those that it does not know.
+// those that it does not know: what is left is told by the read that follows.
 func (c *Commands) SetRequiredActions(ctx context.Context, realm string, ref UserRef, actions []string) (Outcome, error) {
 	set := adapter.Profile{RequiredActions: adapter.Set(append([]string{}, actions...))}
 	return c.update(ctx, intent{command: "user.required_actions", realm: realm, ref: ref}, bodyOf(set), func(context.Context, *recording, keycloak.User) (admin.UserBody, adapter.UserPayload, error) {
-		return bodyOf(set), &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Via: viaCommand}}, nil
+		return bodyOf(set), &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Inferred: set.Droppable(), Via: viaCommand}}, nil
 	})
 }
 

@@ -54,11 +54,3 @@ func withAttributes(live keycloak.User, body admin.UserBody, patch map[string][]
 	body.LastName = cmp.Or(body.LastName, live.LastName)
 	return body
 }
-
-// inferredBy names the fields that a request sets and Keycloak may silently drop.
-func inferredBy(set adapter.Profile) []string {
-	if set.Attributes.Present() {
-		return []string{adapter.FieldAttributes}
-	}
-	return nil
-}

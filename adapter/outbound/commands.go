@@ -133,7 +133,7 @@ func (c *Commands) UpdateUser(ctx context.Context, realm string, ref UserRef, se
 			body = withAttributes(live, body, patch)
 			set.Attributes = adapter.Set(body.Attributes)
 		}
-		return body, &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: viaCommand}}, nil
+		return body, &adapter.UserApiUpdated{UserChange: adapter.UserChange{Set: set, Inferred: set.Droppable(), Via: viaCommand}}, nil
 	})
 }
 

@@ -66,7 +66,9 @@ type step struct {
 func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Outcome, error) {
 	name, _ := u.Username.Get()
 	body := bodyOf(u.Profile)
-	body.Groups = u.Groups
+	for _, path := range u.Groups {
+		body.Groups = append(body.Groups, groupPath("/"+strings.TrimPrefix(path, "/")))
+	}
 	steps := c.stepsOf(realm, u)
 	in := intent{
 		command: "user.create", realm: realm, ref: UserRef{Username: name},
@@ -83,14 +85,13 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 	if err != nil {
 		return notBegun(err)
 	}
-	groups, err := c.lookUp(ctx, rec, realm, u)
-	if err != nil {
+	if err := c.lookUp(ctx, rec, realm, body.Groups, u); err != nil {
 		out, err := c.stopBefore(ctx, rec, "", err)
 		out.Steps = notTried(in.plan)
 		return out, err
 	}
 	sent := body
-	sent.Self, sent.Groups = rec.stamp(), groups
+	sent.Self = rec.stamp()
 	if u.Password != "" {
 		sent.Credentials = []admin.Credential{{Type: "password", Value: u.Password}}
 	}
@@ -100,7 +101,7 @@ func (c *Commands) CreateUser(ctx context.Context, realm string, u NewUser) (Out
 		set.Enabled = adapter.Set(false)
 	}
 	out, err := c.finish(ctx, rec, id, hide(err, u.Password), &adapter.UserApiCreated{
-		UserChange: adapter.UserChange{Set: set, Inferred: inferredBy(set), Via: viaCommand}, Groups: groups,
+		UserChange: adapter.UserChange{Set: set, Inferred: set.Droppable(), Via: viaCommand}, Groups: body.Groups,
 	})
 	if err != nil || len(steps) == 0 {
 		out.Steps = notTried(in.plan)
@@ -158,36 +159,34 @@ func (c *Commands) stepsOf(realm string, u NewUser) []step {
 }
 
 // lookUp sees that what the new user is to be given exists: Keycloak answers a group that
-// does not exist with a 500, which tells nothing. It returns the groups' full paths.
-func (c *Commands) lookUp(ctx context.Context, rec *recording, realm string, u NewUser) (groups []string, err error) {
-	for _, path := range u.Groups {
-		g, err := c.findGroup(ctx, rec, realm, "/"+strings.TrimPrefix(path, "/"))
-		if err != nil {
-			return nil, err
+// does not exist with a 500, which tells nothing.
+func (c *Commands) lookUp(ctx context.Context, rec *recording, realm string, groups []string, u NewUser) error {
+	for _, path := range groups {
+		if _, err := c.findGroup(ctx, rec, realm, path); err != nil {
+			return err
 		}
-		groups = append(groups, g.Path)
 	}
 	for _, name := range u.Roles {
 		if _, err := c.readRole(ctx, rec, realm, client{}, name); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, clientID := range slices.Sorted(maps.Keys(u.ClientRoles)) {
 		of, err := c.readClient(ctx, rec, realm, clientID)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, name := range u.ClientRoles[clientID] {
 			if _, err := c.readRole(ctx, rec, realm, of, name); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	if u.Organization == "" {
-		return groups, nil
+		return nil
 	}
-	_, err = c.readOrganization(ctx, rec, realm, u.Organization)
-	return groups, err
+	_, err := c.readOrganization(ctx, rec, realm, u.Organization)
+	return err
 }
 
 // within is the context of the steps: the same story, caused by the first call's end.

@@ -359,6 +359,34 @@ func TestWhatDoesNotExistIsNamed(t *testing.T) {
 	}
 }
 
+// Keycloak passes over a required action that it does not know: what was asked for is
+// believed until it is read back, however the change came to be told.
+func TestAnUnknownRequiredActionIsReadBack(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]bool{"answered": false, "told by the echo": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setupWhole(t)
+			w.pull()
+			if lost {
+				w.keycloak.Inject(keycloaktest.Fault{Method: http.MethodPut, Pattern: userPath, DropAfter: true, Times: 1})
+			}
+			_, err := w.commands.SetRequiredActions(w.ctx, "acme", outbound.UserRef{ID: w.bob}, []string{"NOPE_ACTION", "VERIFY_EMAIL"})
+			require.Equal(t, lost, err != nil)
+			w.realm.BehindOurBack(func(users map[string]*keycloaktest.User) { users[w.bob].RequiredActions = []string{"VERIFY_EMAIL"} })
+			w.pull()
+			believed := w.user()
+			require.True(t, believed.Origins[adapter.FieldRequiredActions].Inferred)
+			require.NotNil(t, believed.Unread)
+			_, err = w.commands.ObserveUser(w.ctx, adapter.UserRef{Realm: "acme", UserID: w.bob}, believed.Unread.Because)
+			require.NoError(t, err)
+			believed = w.user()
+			require.Equal(t, []string{"VERIFY_EMAIL"}, believed.RequiredActions)
+			require.Nil(t, believed.Unread)
+		})
+	}
+}
+
 // One plain sentence says what does not exist: no address, and nothing twice.
 func TestWhatDoesNotExistIsSaidOnce(t *testing.T) {
 	t.Parallel()

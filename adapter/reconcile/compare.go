@@ -107,7 +107,7 @@ func Compare(believed adapter.User, live keycloak.User, full bool) Comparison {
 	for _, change := range changes {
 		d := Difference{Field: change.Field, Believed: change.Old, Actual: change.New, Origin: believed.Origins[change.Field]}
 		// One of several changes close together was the last: the read tells which.
-		if d.Origin.Allows(d.Actual) || d.Origin.Inferred && (d.Field != adapter.FieldAttributes || lacksOnly(want.Attributes, actual.Attributes)) {
+		if d.Origin.Allows(d.Actual) || d.Origin.Inferred && mayBeDropped(d.Field, want, actual) {
 			c.Dropped = append(c.Dropped, d)
 			continue
 		}
@@ -250,6 +250,20 @@ func sortedValues(attributes map[string][]string) map[string][]string {
 		out[name] = slices.Sorted(slices.Values(values))
 	}
 	return out
+}
+
+// mayBeDropped reports whether the difference of a field whose value was asked for, and not
+// read back, is one that Keycloak makes by itself: it drops parts of what is asked, and
+// adds none.
+func mayBeDropped(field string, want, actual adapter.User) bool {
+	switch field {
+	case adapter.FieldAttributes:
+		return lacksOnly(want.Attributes, actual.Attributes)
+	case adapter.FieldRequiredActions:
+		return !slices.ContainsFunc(actual.RequiredActions, func(a string) bool { return !slices.Contains(want.RequiredActions, a) })
+	default:
+		return true
+	}
 }
 
 // lacksOnly reports whether actual is believed without some of its attributes. Both

@@ -63,6 +63,16 @@ func TestCompare(t *testing.T) {
 			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off, RequiredActions: []string{"VERIFY_EMAIL"}},
 			full:     true, adopts: []string{adapter.FieldRequiredActions},
 		},
+		"a required action that Keycloak does not know": {
+			believed: created(adapter.Profile{Username: adapter.Set("ann"), RequiredActions: adapter.Set([]string{"NOPE", "VERIFY_EMAIL"})}, adapter.FieldRequiredActions),
+			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off, RequiredActions: []string{"VERIFY_EMAIL"}},
+			full:     true, dropped: true,
+		},
+		"a required action that nobody asked for": {
+			believed: created(adapter.Profile{Username: adapter.Set("ann"), RequiredActions: adapter.Set([]string{"VERIFY_EMAIL"})}, adapter.FieldRequiredActions),
+			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off, RequiredActions: []string{"UPDATE_PASSWORD"}},
+			full:     true, differs: []string{adapter.FieldRequiredActions},
+		},
 		"what was inferred turns out otherwise": {
 			believed: created(adapter.Profile{Username: adapter.Set("ann"), EmailVerified: adapter.Set(true)}, adapter.FieldEmailVerified),
 			live:     keycloak.User{ID: "1", Username: "ann", Enabled: &off, EmailVerified: &off},
