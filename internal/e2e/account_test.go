@@ -62,7 +62,7 @@ func TestAccountCommands(t *testing.T) {
 		b.untilStory(grace, want...)
 		u := b.believed(grace)
 		require.Equal(t, []string{"auditor", "clerk"}, u.Roles)
-		require.Equal(t, map[string][]string{app: {"approver"}}, u.ClientRoles)
+		require.Equal(t, map[string][]string{"app": {"approver"}}, u.ClientRoles)
 		require.Equal(t, []string{"/staff"}, u.Groups)
 		require.Equal(t, []adapter.Organization{{ID: blue, Alias: "blue"}}, u.Organizations)
 
