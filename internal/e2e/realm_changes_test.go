@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -78,11 +77,8 @@ func TestRealmChanges(t *testing.T) {
 		lock := func() {
 			t.Helper()
 			for range 2 {
-				answer, err := b.client.PostForm(b.server.URL+"/realms/"+b.realm.Name+"/protocol/openid-connect/token", url.Values{
-					"grant_type": {"password"}, "client_id": {"admin-cli"}, "username": {"ada"}, "password": {"wrong"},
-				})
-				require.NoError(t, err)
-				require.NoError(t, answer.Body.Close())
+				_, err := b.realm.LogIn(t.Context(), "ada", "wrong")
+				require.Error(t, err)
 			}
 			status := func() object { return live[object](b, "/attack-detection/brute-force/users/"+ada) }
 			b.untilOutside("the lock-out", func() bool { return status()["disabled"] == true })
