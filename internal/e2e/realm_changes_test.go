@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestRealmChanges(t *testing.T) {
 		"organizationsEnabled": true, "bruteForceProtected": true, "failureFactor": 2,
 		"waitIncrementSeconds": 600, "maxFailureWaitSeconds": 900,
 	}
-	onBothStores(t, options{settings: settings}, func(t *testing.T, b *bundle) {
+	onBothStores(t, options{settings: settings, poll: 5 * time.Second}, func(t *testing.T, b *bundle) {
 		b.start()
 		b.register(b.webhookURL())
 		ada := b.create("/users", object{
@@ -45,9 +46,16 @@ func TestRealmChanges(t *testing.T) {
 
 		holds := func(fact string, check func(u adapter.User) bool) {
 			t.Helper()
+			var believed adapter.User
+			t.Cleanup(func() {
+				if t.Failed() && !check(believed) {
+					t.Logf("%s: %+v, to be read: %+v", fact, believed.View(), believed.Unread)
+				}
+			})
 			b.untilOutside(fact, func() bool {
 				u, known, err := b.app.Users.Get(t.Context(), b.realm.Name, ada)
 				require.NoError(t, err)
+				believed = u
 				return known && u.Unread == nil && check(u)
 			})
 		}
@@ -76,12 +84,26 @@ func TestRealmChanges(t *testing.T) {
 
 		lock := func() {
 			t.Helper()
-			for range 2 {
-				_, err := b.realm.LogIn(t.Context(), "ada", "wrong")
-				require.Error(t, err)
-			}
 			status := func() object { return live[object](b, "/attack-detection/brute-force/users/"+ada) }
-			b.untilOutside("the lock-out", func() bool { return status()["disabled"] == true })
+			// Keycloak counts failures behind the login's back, and now and then not both of two
+			// that come right after each other, or locks and tells nobody.
+			told := func(since time.Time) bool {
+				return slices.ContainsFunc(live[[]object](b, "/events?type=USER_DISABLED_BY_TEMPORARY_LOCKOUT"), func(e object) bool {
+					return time.UnixMilli(int64(e["time"].(float64))).After(since) //nolint:forcetypeassert // fails the test
+				})
+			}
+			var tried time.Time
+			b.untilOutside("the lock-out", func() bool {
+				if time.Since(tried) > 10*time.Second {
+					b.admin(http.MethodDelete, "/attack-detection/brute-force/users/"+ada, nil)
+					tried = time.Now()
+					for range 2 {
+						_, err := b.realm.LogIn(t.Context(), "ada", "wrong")
+						require.Error(t, err)
+					}
+				}
+				return status()["disabled"] == true && told(tried)
+			})
 			until := time.Unix(int64(status()["failedLoginNotBefore"].(float64)), 0) //nolint:forcetypeassert // fails the test
 			holds("the end of the lock-out", func(u adapter.User) bool { return u.LockedUntil != nil && u.LockedUntil.Equal(until) && u.Enabled })
 		}
