@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -305,6 +306,8 @@ func (e *explainer) callDone(c adapter.Call) {
 		e.say(SentenceNow, end.EventID, "its answer was lost, and "+c.ResolvedBy+" found that it was done")
 	case c.Echo != nil:
 		e.say(SentenceNow, e.echoEvent(c), "the change holds: Keycloak reported it itself"+e.echoLag(c))
+	case c.Method == http.MethodGet:
+		// Keycloak reports no reads.
 	default:
 		e.say(SentenceNow, end.EventID, "Keycloak answered that it was done, and has not reported it as an event so far")
 	}
