@@ -373,7 +373,6 @@ func TestAnUnknownRequiredActionIsReadBack(t *testing.T) {
 			}
 			_, err := w.commands.SetRequiredActions(w.ctx, "acme", outbound.UserRef{ID: w.bob}, []string{"NOPE_ACTION", "VERIFY_EMAIL"})
 			require.Equal(t, lost, err != nil)
-			w.realm.BehindOurBack(func(users map[string]*keycloaktest.User) { users[w.bob].RequiredActions = []string{"VERIFY_EMAIL"} })
 			w.pull()
 			believed := w.user()
 			require.True(t, believed.Origins[adapter.FieldRequiredActions].Inferred)

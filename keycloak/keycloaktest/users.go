@@ -462,7 +462,7 @@ func (r *Realm) assign(u *User, rep *userRep) {
 	set(&u.Enabled, rep.Enabled)
 	set(&u.EmailVerified, rep.EmailVerified)
 	if rep.RequiredActions != nil {
-		u.RequiredActions = slices.Clone(rep.RequiredActions)
+		u.setRequiredActions(rep.RequiredActions)
 	}
 	if rep.Attributes != nil {
 		u.Attributes = map[string][]string{}
@@ -481,6 +481,26 @@ func (r *Realm) assign(u *User, rep *userRep) {
 }
 
 const actionUpdatePassword = "UPDATE_PASSWORD"
+
+// requiredActions are those that a server without extensions knows, whether the realm
+// has them switched on or not.
+var requiredActions = []string{
+	actionUpdatePassword, "UPDATE_PROFILE", "UPDATE_EMAIL", "VERIFY_EMAIL", "VERIFY_PROFILE", "CONFIGURE_TOTP",
+	"CONFIGURE_RECOVERY_AUTHN_CODES", "TERMS_AND_CONDITIONS", "webauthn-register", "webauthn-register-passwordless",
+	"delete_account", "delete_credential", "idp_link", "update_user_locale",
+}
+
+// setRequiredActions passes over an action that Keycloak does not know, without a word:
+// the call succeeds, and its event shows what was asked for.
+func (u *User) setRequiredActions(wanted []string) {
+	actions := []string{}
+	for _, a := range wanted {
+		if slices.Contains(requiredActions, a) && !slices.Contains(actions, a) {
+			actions = append(actions, a)
+		}
+	}
+	u.RequiredActions = actions
+}
 
 func (u *User) setPassword(password string, temporary bool) {
 	u.password = password

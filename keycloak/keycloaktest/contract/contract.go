@@ -48,6 +48,7 @@ func Run(t *testing.T, target Target) {
 	t.Run("user life", s.since267(s.userLife))
 	t.Run("user errors", s.userErrors)
 	t.Run("user update", s.userUpdate)
+	t.Run("required actions", s.requiredActions)
 	t.Run("user names", s.userNames)
 	t.Run("unmanaged attributes", s.since267(s.unmanagedAttributes))
 	t.Run("user lists", s.since267(s.userLists))

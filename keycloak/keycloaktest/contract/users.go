@@ -212,6 +212,23 @@ func (s *suite) userUpdate(t *testing.T) {
 	}
 }
 
+// requiredActions sends one that no server knows, beside one that all know.
+func (s *suite) requiredActions(t *testing.T) {
+	r := s.newRealm(t, nil)
+	const created = `{"username":"gil","requiredActions":["NO_SUCH_ACTION","VERIFY_EMAIL"]}`
+	var id string
+	r.hookedCreate(created, &id)
+	require.Equal(t, []any{"VERIFY_EMAIL"}, r.user(id)["requiredActions"], "dropped without a word, while the event shows it")
+
+	const changed = `{"requiredActions":["UPDATE_PASSWORD","NO_SUCH_ACTION"]}`
+	r.emits("USER", "UPDATE", "users/"+id, changed, func() {
+		require.Equal(t, http.StatusNoContent, r.do(http.MethodPut, "/users/"+id, changed).status)
+	})
+	require.Equal(t, []any{"UPDATE_PASSWORD"}, r.user(id)["requiredActions"], "the list is replaced by what is known of it")
+	r.must(http.MethodPut, "/users/"+id, `{"requiredActions":["NO_SUCH_ACTION"]}`)
+	require.Empty(t, r.user(id)["requiredActions"])
+}
+
 // userNames sends every field, to see the order in which an event shows them.
 func (s *suite) userNames(t *testing.T) {
 	r := s.newRealm(t, nil)
