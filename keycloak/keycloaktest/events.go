@@ -189,7 +189,12 @@ func (c *call) emit(e adminEvent) {
 		}
 	}
 	if c.tells {
-		c.s.send(r, e.id, e.pushed())
+		pushed := e.pushed()
+		if c.s.spoilLeft > 0 && pushed.Representation != "" {
+			c.s.spoilLeft--
+			pushed.Representation = c.s.spoil(pushed.Representation)
+		}
+		c.s.send(r, e.id, pushed)
 	}
 }
 

@@ -235,6 +235,36 @@ func TestDeliveryFaults(t *testing.T) {
 	release(nil) // once more is harmless
 }
 
+func TestSpoiltRepresentations(t *testing.T) {
+	r := newRig(t, keycloaktest.Options{})
+	id := r.createUser("alice")
+	hook := newReceiver(t)
+	r.realm.AddWebhook(hook.URL, "hush")
+	const sent = `{"firstName":"Ålice","enabled":true}`
+	put := func() any {
+		t.Helper()
+		require.Equal(t, http.StatusNoContent, r.do(http.MethodPut, "/users/"+id, sent).status)
+		return hook.next(t).event["representation"]
+	}
+	r.SpoilRepresentations(1, keycloaktest.NoRepresentation)
+	require.Equal(t, http.StatusNoContent, r.do(http.MethodPost, "/users/"+id+"/logout", "").status)
+	require.Nil(t, hook.next(t).event["representation"], "it has none, and does not count")
+	require.Nil(t, put())
+	require.Equal(t, sent, put(), "once")
+
+	r.SpoilRepresentations(2, keycloaktest.HalfRepresentation)
+	for range 2 {
+		require.Equal(t, sent[:len(sent)/2], put())
+	}
+	require.Equal(t, sent, put())
+	var stored []struct{ Representation string }
+	require.NoError(t, json.Unmarshal([]byte(r.do(http.MethodGet, "/admin-events?operationTypes=UPDATE", "").body), &stored))
+	require.Len(t, stored, 5)
+	for _, e := range stored {
+		require.Equal(t, sent, e.Representation, "the event store has it whole")
+	}
+}
+
 func TestRefusedConnectionsAreNeverRetried(t *testing.T) {
 	r := newRig(t, keycloaktest.Options{RetryBackoff: time.Millisecond})
 	hook := newReceiver(t)

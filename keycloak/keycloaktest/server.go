@@ -77,6 +77,9 @@ type Server struct {
 	realms   []*Realm // in the order of their creation
 	tokens   map[string]*session
 	storeOff bool
+
+	spoilLeft int // pushed representations that spoil still changes
+	spoil     func(representation string) string
 }
 
 // NewServer starts a fake Keycloak with the realm master and its administrator.

@@ -319,6 +319,23 @@ func (s *Server) DuplicateDeliveries(n int) {
 	s.senders.dup = n
 }
 
+// SpoilRepresentations changes the representation of the next n admin events that are
+// pushed with one: NoRepresentation and HalfRepresentation are ready-made. The event
+// store keeps them whole, and every webhook gets the same.
+func (s *Server) SpoilRepresentations(n int, spoil func(representation string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spoilLeft, s.spoil = n, spoil
+}
+
+// NoRepresentation leaves it out, as where the realm does not include representations.
+func NoRepresentation(string) string { return "" }
+
+// HalfRepresentation cuts it in the middle, so that it is no JSON any more.
+func HalfRepresentation(representation string) string {
+	return strings.ToValidUTF8(representation[:len(representation)/2], "")
+}
+
 // HoldDeliveries keeps deliveries back until the returned function is called, which
 // lets them go in the order that reorder gives them: nil keeps it, Reverse and
 // Shuffle are ready-made.
