@@ -1,6 +1,7 @@
 package keycloaktest
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -33,6 +34,20 @@ type Fault struct {
 	Truncate bool
 	// EmptyList answers [] instead of a 200's body.
 	EmptyList bool
+	// RollBack processes the request, takes back what it changed and answers 500, as
+	// the loser of a lock conflict is answered (keycloak#11588, #50924). It leaves no
+	// event. It is for requests below users; others are answered 501, unprocessed.
+	RollBack bool
+	// PushPhantom, with RollBack, pushes the events all the same, as a sender does that
+	// does not wait for the commit (keycloak#33194).
+	PushPhantom bool
+	// SavePhantom, with RollBack, keeps the events in the event store, as one does that
+	// is not part of the transaction. Keycloak's own (jpa) is, and loses them.
+	SavePhantom bool
+	// DoubleValues stores every attribute value that a user's PUT sends twice, as two PUTs at
+	// the same time can leave them (keycloak#15788, #40929). Answer and event are as
+	// usual.
+	DoubleValues bool
 }
 
 // activeFault is what one request met.
@@ -87,6 +102,37 @@ func (h *Held) wait(closing <-chan struct{}) bool {
 
 func newHeld() *Held {
 	return &Held{arrived: make(chan struct{}), released: make(chan struct{})}
+}
+
+// PhantomNext strikes the next matching request with RollBack, PushPhantom and
+// SavePhantom: the event is there in either form, and the change is not.
+func (s *Server) PhantomNext(method, pattern string) (remove func()) {
+	return s.Inject(Fault{Method: method, Pattern: pattern, Times: 1, RollBack: true, PushPhantom: true, SavePhantom: true})
+}
+
+// rollBack handles a call and takes back what it changed of the realm's users. A call
+// that is refused anyway has changed nothing and keeps its answer.
+func (c *call) rollBack(handler func(*call) reply) reply {
+	if !matches("", "/admin/realms/*/users/**", "", c.URL.EscapedPath()) {
+		return fail(http.StatusNotImplemented, "the fake rolls back requests below users only")
+	}
+	c.saves, c.tells = c.saves && c.fault.SavePhantom, c.tells && c.fault.PushPhantom
+	r := c.realm
+	users, profile := maps.Clone(r.users), r.profile
+	failures, lockedUntil := maps.Clone(r.failures), maps.Clone(r.lockedUntil)
+	before := make(map[*User]User, len(users))
+	for _, u := range users {
+		before[u] = u.clone()
+	}
+	answer := handler(c)
+	for u, was := range before {
+		*u = was
+	}
+	r.users, r.profile, r.failures, r.lockedUntil = users, profile, failures, lockedUntil
+	if answer.status >= http.StatusBadRequest {
+		return answer
+	}
+	return serverError()
 }
 
 // HoldRequest keeps the next matching request waiting before it is processed.

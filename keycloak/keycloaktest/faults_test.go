@@ -156,6 +156,99 @@ func TestWithoutAnEventStoreThePushGoesOn(t *testing.T) {
 	require.Equal(t, "[]", r.do(http.MethodGet, "/admin-events", "").body, "what was not saved stays lost")
 }
 
+func TestRolledBackRequests(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		fault         keycloaktest.Fault
+		pushed, saved int
+	}{
+		{"lock conflict", keycloaktest.Fault{}, 0, 0},
+		{"pushed before the commit", keycloaktest.Fault{PushPhantom: true}, 1, 0},
+		{"saved beside the transaction", keycloaktest.Fault{SavePhantom: true}, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, keycloaktest.Options{})
+			id := r.createUser("alice")
+			hook := newReceiver(t)
+			r.realm.AddWebhook(hook.URL, "hush")
+			for _, call := range []struct{ method, path, body string }{
+				{http.MethodPut, "/users/" + id, `{"enabled":false,"requiredActions":["VERIFY_EMAIL"]}`},
+				{http.MethodPut, "/users/" + id + "/reset-password", `{"type":"password","value":"hunter2","temporary":true}`},
+				{http.MethodPost, "/users", `{"username":"bob"}`},
+				{http.MethodDelete, "/users/" + id, ""},
+			} {
+				users, events := r.do(http.MethodGet, "/users", "").body, r.storedAdminEvents()
+				c.fault.Method, c.fault.Pattern, c.fault.Times, c.fault.RollBack = call.method, "**/users/**", 1, true
+				r.Inject(c.fault)
+				a := r.do(call.method, call.path, call.body)
+				require.Equal(t, http.StatusInternalServerError, a.status)
+				require.Contains(t, a.body, "unknown_error")
+				require.Equal(t, users, r.do(http.MethodGet, "/users", "").body, call.path)
+				require.Equal(t, "[]", r.do(http.MethodGet, "/users/"+id+"/credentials", "").body)
+				require.Len(t, r.storedAdminEvents(), len(events)+c.saved)
+				r.waitDeliveries()
+				require.Len(t, hook.got, c.pushed)
+				for range c.pushed {
+					hook.next(t)
+				}
+			}
+			require.Equal(t, http.StatusNoContent, r.do(http.MethodDelete, "/users/"+id, "").status, "the next one works")
+			r.Inject(keycloaktest.Fault{Pattern: "**", Times: 2, RollBack: true})
+			require.Equal(t, http.StatusNotFound, r.do(http.MethodDelete, "/users/"+id, "").status, "refused before there is a conflict")
+			require.Equal(t, http.StatusNotImplemented, r.do(http.MethodGet, "/roles", "").status)
+		})
+	}
+}
+
+func (r *rig) storedAdminEvents() []map[string]any {
+	r.t.Helper()
+	var stored []map[string]any
+	require.NoError(r.t, json.Unmarshal([]byte(r.do(http.MethodGet, "/admin-events", "").body), &stored))
+	return stored
+}
+
+func TestAPhantomEventIsPushedAndSaved(t *testing.T) {
+	r := newRig(t, keycloaktest.Options{})
+	id := r.createUser("alice")
+	hook := newReceiver(t)
+	r.realm.AddWebhook(hook.URL, "hush")
+	r.PhantomNext(http.MethodPut, "**/users/*")
+	require.Equal(t, http.StatusInternalServerError, r.do(http.MethodPut, "/users/"+id, `{"enabled":false}`).status)
+	u, found := r.realm.User(id)
+	require.True(t, found)
+	require.True(t, u.Enabled)
+	pushed, stored := hook.next(t).event, r.storedAdminEvents()[0]
+	require.Equal(t, `{"enabled":false}`, pushed["representation"])
+	require.Equal(t, pushed["id"], stored["id"])
+	require.Equal(t, pushed["representation"], stored["representation"])
+	require.Equal(t, http.StatusNoContent, r.do(http.MethodPut, "/users/"+id, `{"enabled":false}`).status)
+}
+
+func TestDoubledAttributeValues(t *testing.T) {
+	r := newRig(t, keycloaktest.Options{})
+	id := r.createUser("alice")
+	r.realm.BehindOurBack(func(users map[string]*keycloaktest.User) {
+		for _, u := range users {
+			if u.ServiceAccountClientID == "keytrail" {
+				u.ClientRoles["realm-management"] = append(u.ClientRoles["realm-management"], "manage-realm")
+			}
+		}
+	})
+	profile := r.do(http.MethodGet, "/users/profile", "").body
+	require.Equal(t, http.StatusOK, r.do(http.MethodPut, "/users/profile", `{"unmanagedAttributePolicy":"ENABLED",`+profile[1:]).status)
+	r.Inject(keycloaktest.Fault{Method: http.MethodPut, Pattern: "**/users/*", Times: 1, DoubleValues: true})
+	put := func(values ...string) {
+		t.Helper()
+		const sent = `{"username":"alice","attributes":{"dept":["ops","dev"]}}`
+		require.Equal(t, http.StatusNoContent, r.do(http.MethodPut, "/users/"+id, sent).status)
+		u, _ := r.realm.User(id)
+		require.Equal(t, map[string][]string{"dept": values}, u.Attributes)
+		require.Equal(t, sent, r.storedAdminEvents()[0]["representation"])
+	}
+	put("ops", "dev", "ops", "dev")
+	put("ops", "dev")
+}
+
 func TestBehindOurBackLeavesNoTrace(t *testing.T) {
 	r := newRig(t, keycloaktest.Options{})
 	id := r.createUser("alice")

@@ -159,6 +159,7 @@ type call struct {
 	realm  *Realm
 	caller *caller
 	body   []byte
+	fault  Fault
 	// saves and tells say what happens to the call's events. Keycloak asks the realm
 	// when the call begins, so that the call that removes the listener is still told.
 	saves, tells bool
@@ -188,7 +189,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault.Status != 0 {
 		answer = reply{status: fault.Status, header: fault.Header, raw: []byte(fault.Body)}
 	} else {
-		answer = s.answer(r, body)
+		answer = s.answer(r, body, fault.Fault)
 	}
 	if fault.holdAfter != nil && !fault.holdAfter.wait(s.closing) {
 		drop(w)
@@ -205,8 +206,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // answer routes a request. The mux's own 404 and 405 are put into Keycloak's words.
-func (s *Server) answer(r *http.Request, body []byte) reply {
-	rec := &router{server: s, body: body, header: http.Header{}}
+func (s *Server) answer(r *http.Request, body []byte, fault Fault) reply {
+	rec := &router{server: s, body: body, fault: fault, header: http.Header{}}
 	s.mux.ServeHTTP(rec, r)
 	switch {
 	case rec.handled:
@@ -222,6 +223,7 @@ func (s *Server) answer(r *http.Request, body []byte) reply {
 type router struct {
 	server  *Server
 	body    []byte
+	fault   Fault
 	header  http.Header
 	status  int
 	handled bool
@@ -243,7 +245,7 @@ func (s *Server) handle(pattern string, access access, handler func(*call) reply
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		rec.handled = true
-		c := &call{Request: r, s: s, body: rec.body}
+		c := &call{Request: r, s: s, body: rec.body, fault: rec.fault}
 		if access != nil {
 			if c.caller = s.authenticate(r.Header.Get("Authorization")); c.caller == nil {
 				rec.reply = fail(http.StatusUnauthorized, "HTTP 401 Unauthorized")
@@ -265,6 +267,10 @@ func (s *Server) handle(pattern string, access access, handler func(*call) reply
 		}
 		if len(c.body) > 0 && !isJSON(r) {
 			rec.reply = fail(http.StatusUnsupportedMediaType, "The content-type header value did not match the value in @Consumes")
+			return
+		}
+		if c.fault.RollBack {
+			rec.reply = c.rollBack(handler)
 			return
 		}
 		rec.reply = handler(c)

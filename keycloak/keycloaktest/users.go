@@ -433,6 +433,11 @@ func (c *call) updateUser(u *User) reply {
 	}
 	unlocked := value(rep.Enabled) && c.realm.failures[u.ID] > 0
 	c.realm.assign(u, &rep)
+	if c.fault.DoubleValues && rep.Attributes != nil {
+		for name, values := range u.Attributes {
+			u.Attributes[name] = slices.Repeat(values, 2)
+		}
+	}
 	if unlocked {
 		delete(c.realm.failures, u.ID)
 		c.emit(adminEvent{op: opDelete, resource: "USER_LOGIN_FAILURE", path: "users/" + u.ID})
