@@ -148,11 +148,17 @@ func (w *world) allKindsOfDrift() {
 // runs: one in sync, one that found only what was known, one under way.
 func (w *world) runs() {
 	w.t.Helper()
-	for name, end := range map[string]adapter.Payload{
-		"in sync": &adapter.ReconciliationCompleted{RunID: id("in sync"), Realm: realm, Compared: 120, InSync: 120},
-		"known":   &adapter.ReconciliationCompleted{RunID: id("known"), Realm: realm, Compared: 120, InSync: 118, Findings: map[adapter.Situation]int{adapter.SituationChanged: 2}},
-		"running": nil,
+	for _, run := range []struct {
+		name string
+		end  adapter.Payload
+	}{
+		{"in sync", &adapter.ReconciliationCompleted{RunID: id("in sync"), Realm: realm, Compared: 120, InSync: 120}},
+		{"known", &adapter.ReconciliationCompleted{
+			RunID: id("known"), Realm: realm, Compared: 120, InSync: 118, Findings: map[adapter.Situation]int{adapter.SituationChanged: 2},
+		}},
+		{"running", nil},
 	} {
+		name, end := run.name, run.end
 		stream := adapter.ReconciliationStream(id(name))
 		w.record(fact{id: name + " started", stream: stream, story: name + " story", ms: 180_000, payload: &adapter.ReconciliationStarted{RunID: id(name), Realm: realm, Trigger: "schedule"}})
 		if end != nil {
