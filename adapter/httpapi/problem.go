@@ -102,6 +102,18 @@ var meanings = map[adapter.Code]meaning{
 	codeTimeout:          {http.StatusRequestTimeout, "The body did not arrive in time", 0},
 }
 
+// meaningOf is what a code becomes; one that is not in the table is a fault of ours.
+func meaningOf(code adapter.Code) meaning {
+	if m, ok := meanings[code]; ok {
+		return m
+	}
+	return meanings[adapter.CodeInternal]
+}
+
+// StatusOf is the HTTP status with which the API answers for a code, for those who tell
+// the same problem elsewhere.
+func StatusOf(code adapter.Code) int { return meaningOf(code).status }
+
 // problemType is the namespace of problem types; the code follows.
 const problemType = "urn:keytrail:problem:"
 
@@ -176,10 +188,7 @@ func asError(err error) *adapter.Error {
 // refuse answers a request with a problem, and logs what is keytrail's own fault.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := asError(err)
-	m, ok := meanings[e.Code]
-	if !ok {
-		m = meanings[adapter.CodeInternal]
-	}
+	m := meaningOf(e.Code)
 	gone := errors.Is(r.Context().Err(), context.Canceled) // nobody reads the answer, and nothing is wrong
 	if m.status >= http.StatusInternalServerError && m.status != http.StatusNotImplemented && !gone {
 		s.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", routeOf(r), "status", m.status, "code", e.Code, "error", err)

@@ -2,12 +2,12 @@ package main
 
 import (
 	"errors"
-	"net/http"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/adapter/httpapi"
 	"github.com/keytrail/keytrail/adapter/outbound"
 	"github.com/keytrail/keytrail/config"
 	"github.com/keytrail/keytrail/eventstore"
@@ -42,7 +42,7 @@ type problemField struct {
 func problemOf(err error) problem {
 	e := inCatalogue(err)
 	p := problem{
-		Type: "urn:keytrail:problem:" + string(e.Code), Title: e.Code.Explain().Title, Status: statusOf(e.Code),
+		Type: "urn:keytrail:problem:" + string(e.Code), Title: e.Code.Explain().Title, Status: httpapi.StatusOf(e.Code),
 		Detail: e.Detail, Code: e.Code, Try: e.Try, CorrelationID: idOrNil(e.CorrelationID), CallID: idOrNil(e.CallID),
 	}
 	if p.CallID != nil {
@@ -105,32 +105,4 @@ func idOrNil(id uuid.UUID) *uuid.UUID {
 		return nil
 	}
 	return &id
-}
-
-// statusOf is the status that the API answers with for a code; a test holds it to that.
-func statusOf(code adapter.Code) int {
-	switch code {
-	case adapter.CodeInvalidRequest:
-		return http.StatusBadRequest
-	case adapter.CodeNotFound, adapter.CodeUserNotFound, adapter.CodeNotYetKnown, adapter.CodeKeycloakNotFound, adapter.CodeRealmNotFound,
-		adapter.CodeRoleNotFound, adapter.CodeClientNotFound, adapter.CodeGroupNotFound, adapter.CodeOrganizationNotFound:
-		return http.StatusNotFound
-	case adapter.CodeAlreadyEnabled, adapter.CodeAlreadyDisabled, adapter.CodeAlreadyHasRole, adapter.CodeRoleNotHeld, adapter.CodeAlreadyMember,
-		adapter.CodeNotMember, adapter.CodeManagedMember, adapter.CodeNotLocked, adapter.CodeNotParked, adapter.CodeWaitsBehind,
-		adapter.CodeKeycloakConflict, adapter.CodeRunInProgress:
-		return http.StatusConflict
-	case adapter.CodeIdempotencyKeyReused, adapter.CodeStillParked, adapter.CodeEmailMissing, adapter.CodeUserDisabled, adapter.CodeKeycloakInvalid, adapter.CodePasswordRejected:
-		return http.StatusUnprocessableEntity
-	case adapter.CodeOverloaded:
-		return http.StatusTooManyRequests
-	case adapter.CodeNotBuilt, adapter.CodeKeycloakNotConfigured:
-		return http.StatusNotImplemented
-	case adapter.CodeKeycloakUnauthorized, adapter.CodeKeycloakForbidden, adapter.CodeKeycloakRejected, adapter.CodeKeycloakUnreachable,
-		adapter.CodeKeycloakMailFault, adapter.CodePartiallyDone, adapter.CodeOutcomeUnknown, adapter.CodeListingIncomplete, adapter.CodeListingEmpty:
-		return http.StatusBadGateway
-	case adapter.CodeStoreUnavailable, adapter.CodeKeycloakUnavailable, adapter.CodeInterrupted, adapter.CodeProjectionBehind:
-		return http.StatusServiceUnavailable
-	default:
-		return http.StatusInternalServerError
-	}
 }

@@ -81,7 +81,7 @@ func TestErrorsOutsideTheCatalogue(t *testing.T) {
 		require.Equal(t, c.code, p.Code)
 		require.Equal(t, c.detail, p.Detail)
 		require.Equal(t, c.try, p.Try)
-		require.Equal(t, statusOf(c.code), p.Status)
+		require.Equal(t, httpapi.StatusOf(c.code), p.Status)
 		require.NotEmpty(t, p.Title)
 		require.Equal(t, c.exit, exitStatus(c.err))
 	}
