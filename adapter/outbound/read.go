@@ -42,7 +42,7 @@ func (c *Commands) ObserveUser(ctx context.Context, ref adapter.UserRef, because
 			at := time.UnixMilli(*live.CreatedTimestamp).UTC()
 			seen.CreatedAt = &at
 		}
-		if seen.Memberships, err = c.readMemberships(call, rec, believed); err == nil && believed.LockedUntil != nil {
+		if seen.Memberships, err = c.readMemberships(call, rec, ref, believed); err == nil && believed.LockedUntil != nil {
 			seen.Set.LockedUntil, err = c.readLockout(call, rec, ref)
 		}
 	}
@@ -100,9 +100,9 @@ func (c *Commands) readLockout(ctx context.Context, rec *recording, ref adapter.
 }
 
 // readMemberships reads the roles, groups and organizations that a user has directly.
-func (c *Commands) readMemberships(ctx context.Context, rec *recording, believed adapter.User) (adapter.Memberships, error) {
+func (c *Commands) readMemberships(ctx context.Context, rec *recording, ref adapter.UserRef, believed adapter.User) (adapter.Memberships, error) {
 	var m adapter.Memberships
-	realm, id := believed.Realm, believed.ID
+	realm, id := ref.Realm, ref.UserID
 	err := rec.read(ctx, userTemplate+"/role-mappings", func(ctx context.Context, _ *adapter.ApiCallPreconditionRead) error {
 		mappings, err := c.Keycloak.UserRoles(ctx, realm, id)
 		if err != nil {
