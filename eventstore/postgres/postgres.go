@@ -11,6 +11,7 @@
 //
 //	GRANT SELECT ON api_event_store, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO program;
 //	GRANT EXECUTE ON FUNCTION api_append TO program;
+//	GRANT EXECUTE ON FUNCTION api_save_snapshot TO program;
 //
 // and cannot change an event even where it is broken into. As the owner it is held
 // back by triggers, which an owner can drop.
@@ -34,6 +35,7 @@ import (
 
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/eventstore/internal/backend"
+	"github.com/keytrail/keytrail/eventstore/internal/snapshot"
 	"github.com/keytrail/keytrail/internal/sqlmigrate"
 )
 
@@ -72,6 +74,8 @@ type Store struct {
 	head    backend.Head
 	// appended has a token while other processes are to be told of appends.
 	appended chan struct{}
+
+	snapshots snapshot.Chooser
 }
 
 var _ eventstore.Store = (*Store)(nil)

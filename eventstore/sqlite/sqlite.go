@@ -24,6 +24,7 @@ import (
 
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/eventstore/internal/backend"
+	"github.com/keytrail/keytrail/eventstore/internal/snapshot"
 	"github.com/keytrail/keytrail/internal/sqlmigrate"
 )
 
@@ -57,6 +58,7 @@ type Store struct {
 	log         *slog.Logger
 	life        *backend.Lifetime
 	head        backend.Head
+	snapshots   snapshot.Chooser
 
 	knownID, knownIDs, streamByID, lastPosition *sql.Stmt
 	insertEvent, insertBody, upsertStream       *sql.Stmt
