@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/keytrail/keytrail/internal/newid"
 )
 
 // NewID returns a new event or aggregate id: a UUIDv7, time-ordered so that the
 // database's indexes grow at one end.
-func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+func NewID() uuid.UUID { return newid.New() }
 
 // DerivedID returns the id of an event that a consumer derives from another: the
 // same for the same cause, consumer and ordinal, so that a consumer that repeats

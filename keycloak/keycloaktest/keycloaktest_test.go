@@ -170,3 +170,25 @@ func TestPushIsSignedAndRetriedWithTheSameUID(t *testing.T) {
 	require.Equal(t, 3, r.Deliveries()[0].Attempts)
 	require.True(t, r.Deliveries()[0].Delivered)
 }
+
+// Nothing of an unserved server happens by itself: no goroutine, no socket, no push.
+func TestUnserved(t *testing.T) {
+	t.Parallel()
+	s, err := keycloaktest.NewServer(keycloaktest.Options{Unserved: true})
+	require.NoError(t, err)
+	r := s.AddRealm("acme", keycloaktest.RealmOptions{})
+	r.AddWebhook("http://127.0.0.1:9/webhooks/keycloak", "secret")
+	_, err = r.Register(keycloaktest.Registration{Username: "ann", Email: "ann@example.com"})
+	require.NoError(t, err)
+	pushed := s.Deliveries()
+	require.Len(t, pushed, 2, "REGISTER and LOGIN")
+	require.Contains(t, string(pushed[0].Body), `"access.REGISTER"`)
+	require.Zero(t, pushed[0].Attempts)
+	require.NoError(t, s.WaitDeliveries(t.Context()), "there is nothing to wait for")
+
+	answer := httptest.NewRecorder()
+	s.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, s.URL()+"/admin/realms/acme", nil))
+	require.Equal(t, http.StatusUnauthorized, answer.Code)
+	s.Close()
+	s.Close()
+}

@@ -39,6 +39,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Addr is the address to listen on, 127.0.0.1:0 if empty.
 	Addr string
+	// Unserved makes a server that neither listens nor sends nor runs a goroutine: whoever
+	// made it calls ServeHTTP, and takes what a sender would push from Deliveries. That is
+	// for simulations, in which nothing may happen by itself.
+	Unserved bool
 	// AdminUser and AdminPassword are the administrator of the realm master,
 	// the constants of these names if empty.
 	AdminUser, AdminPassword string
@@ -56,16 +60,15 @@ type Options struct {
 
 // Server is a running fake Keycloak. All its methods are safe for concurrent use.
 type Server struct {
-	opts     Options
-	clock    func() time.Time
-	logger   *slog.Logger
-	listener net.Listener
-	http     *http.Server
-	mux      *http.ServeMux
-	url      string
-	closing  chan struct{}
-	served   chan struct{}
-	closed   sync.Once
+	opts    Options
+	clock   func() time.Time
+	logger  *slog.Logger
+	http    *http.Server
+	mux     *http.ServeMux
+	url     string
+	closing chan struct{}
+	served  chan struct{}
+	closed  sync.Once
 
 	faults  faults
 	log     requestLog
@@ -85,28 +88,20 @@ type Server struct {
 // NewServer starts a fake Keycloak with the realm master and its administrator.
 // The caller must Close it.
 func NewServer(opts Options) (*Server, error) {
-	ctx := context.Background()
-	addr := cmp.Or(opts.Addr, "127.0.0.1:0")
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the fake Keycloak on %s: %w", addr, err)
-	}
 	opts.AdminUser = cmp.Or(opts.AdminUser, AdminUser)
 	opts.AdminPassword = cmp.Or(opts.AdminPassword, AdminPassword)
 	opts.RetryBackoff = cmp.Or(opts.RetryBackoff, 20*time.Millisecond)
 	opts.RetryFor = cmp.Or(opts.RetryFor, 15*time.Minute)
 
 	s := &Server{
-		opts:     opts,
-		clock:    opts.Clock,
-		logger:   opts.Logger,
-		listener: listener,
-		mux:      http.NewServeMux(),
-		url:      "http://" + listener.Addr().String(),
-		closing:  make(chan struct{}),
-		served:   make(chan struct{}),
-		tokens:   map[string]*session{},
+		opts:    opts,
+		clock:   opts.Clock,
+		logger:  opts.Logger,
+		mux:     http.NewServeMux(),
+		url:     "http://keycloak.invalid",
+		closing: make(chan struct{}),
+		served:  make(chan struct{}),
+		tokens:  map[string]*session{},
 	}
 	if s.clock == nil {
 		s.clock = time.Now
@@ -115,6 +110,7 @@ func NewServer(opts Options) (*Server, error) {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	s.senders = newSenders(s.logger, opts.RetryBackoff, opts.RetryFor)
+	s.senders.unserved = opts.Unserved
 	master := s.newRealm(masterRealm, RealmOptions{Listeners: []string{"jboss-logging"}})
 	s.realms = append(s.realms, master)
 	admin := master.newUser(opts.AdminUser)
@@ -122,8 +118,22 @@ func NewServer(opts Options) (*Server, error) {
 	admin.password = opts.AdminPassword
 	admin.RealmRoles = append(admin.RealmRoles, "admin")
 	s.routes()
-
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
+	if opts.Unserved {
+		close(s.served)
+		return s, nil
+	}
+
+	ctx := context.Background()
+	addr := cmp.Or(opts.Addr, "127.0.0.1:0")
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		s.senders.cancel()
+		return nil, fmt.Errorf("listen for the fake Keycloak on %s: %w", addr, err)
+	}
+	s.url = "http://" + listener.Addr().String()
+	s.senders.start()
 	go func() {
 		defer close(s.served)
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -118,6 +118,7 @@ type senders struct {
 	history   []*delivery
 	drop, dup int
 	closed    bool
+	unserved  bool // nothing is sent
 	timers    map[*time.Timer]struct{}
 }
 
@@ -129,10 +130,13 @@ func newSenders(logger *slog.Logger, backoff, limit time.Duration) *senders {
 		timers: map[*time.Timer]struct{}{},
 	}
 	q.wake = sync.NewCond(&q.mu)
+	return q
+}
+
+func (q *senders) start() {
 	for range senderCount {
 		q.done.Go(q.run)
 	}
-	return q
 }
 
 func (q *senders) close() {
@@ -169,7 +173,7 @@ func (q *senders) enqueue(d *delivery) {
 
 // push needs the lock.
 func (q *senders) push(d *delivery) {
-	if q.closed {
+	if q.closed || q.unserved {
 		return
 	}
 	q.pending++
