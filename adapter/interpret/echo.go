@@ -380,7 +380,7 @@ func (i *Interpreter) resolved(ctx context.Context, d adapter.Decoded, c call, c
 // has the command's actor and reason.
 func (i *Interpreter) told(ctx context.Context, d adapter.Decoded, c call, change adapter.UserPayload, cause uuid.UUID) (eventstore.StreamAppend, error) {
 	viaCommand(change)
-	return i.userEvent(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, change, c.requested.CorrelationID, cause, &c.id)
+	return i.userEvents(ctx, adapter.Decoded{Event: d.Event, Payload: d.Payload, Meta: c.requested.Meta}, []adapter.UserPayload{change}, c.requested.CorrelationID, cause, &c.id)
 }
 
 // subjectOf is the id of the user at the path of an admin event, "" where there is none.

@@ -24,7 +24,7 @@ import (
 
 // Version is the interpreter's version, in the metadata of every event that it
 // derives. It rises when the same delivery would be read differently.
-const Version = 2
+const Version = 3
 
 // consumer is the name under which ids are derived. It is part of every derived id
 // and can't be changed.
@@ -149,14 +149,53 @@ func (i *Interpreter) interpret(ctx context.Context, d adapter.Decoded) error {
 	if ok {
 		return i.recordEcho(ctx, d, echo, change)
 	}
-	if change == nil {
-		return nil
+	changes, err := i.withRequiredAction(ctx, d, change)
+	if err != nil || len(changes) == 0 {
+		return err
 	}
-	e, err := i.userEvent(ctx, d, change, d.CorrelationID, d.ID, nil)
+	e, err := i.userEvents(ctx, d, changes, d.CorrelationID, d.ID, nil)
 	if err != nil {
 		return err
 	}
 	return i.append(ctx, e)
+}
+
+// withRequiredAction is the change, and with it or beside it that the user has done a
+// required action, where that was believed to be one. Which are left follows from what is
+// believed, and is read.
+func (i *Interpreter) withRequiredAction(ctx context.Context, d adapter.Decoded, change adapter.UserPayload) ([]adapter.UserPayload, error) {
+	var changes []adapter.UserPayload
+	if change != nil {
+		changes = append(changes, change)
+	}
+	p, ok := d.Payload.(*adapter.UserEventReceived)
+	if !ok || p.Realm == "" || p.UserID == "" {
+		return changes, nil
+	}
+	action := requiredActionOf(p)
+	if action == "" {
+		return changes, nil
+	}
+	events, err := i.Codec.ReadStream(ctx, i.Store, adapter.UserStream(p.Realm, p.UserID))
+	if err != nil {
+		return nil, err
+	}
+	// What this delivery has told before a crash is no reason not to tell it again.
+	events = slices.DeleteFunc(events, func(e adapter.Decoded) bool { return e.CausationID == d.ID })
+	u, _ := adapter.FoldUser(events)
+	left := slices.DeleteFunc(slices.Clone(u.RequiredActions), func(a string) bool { return a == action })
+	if len(left) == len(u.RequiredActions) {
+		return changes, nil
+	}
+	update, ok := change.(*adapter.UserApiUpdated)
+	if !ok {
+		update = &adapter.UserApiUpdated{UserChange: adapter.UserChange{UserRef: adapter.UserRef{Realm: p.Realm, UserID: p.UserID}, Via: "account"}}
+		changes = append(changes, update)
+	}
+	update.Set.RequiredActions = adapter.Set(left)
+	update.Inferred = append(update.Inferred, adapter.FieldRequiredActions)
+	update.Unfolded = "the user has done the required action " + action + ", and the event does not tell which are left"
+	return changes, nil
 }
 
 // read says what a delivery means for a user, nil where it means nothing.
@@ -231,20 +270,24 @@ func (i *Interpreter) nameChange(ctx context.Context, change adapter.UserPayload
 	}
 }
 
-// userEvent makes the append of a user event that follows from a delivery.
-func (i *Interpreter) userEvent(ctx context.Context, d adapter.Decoded, change adapter.UserPayload, correlation, causation uuid.UUID, call *uuid.UUID) (eventstore.StreamAppend, error) {
+// userEvents makes the append of the user events that follow from a delivery.
+func (i *Interpreter) userEvents(ctx context.Context, d adapter.Decoded, changes []adapter.UserPayload, correlation, causation uuid.UUID, call *uuid.UUID) (eventstore.StreamAppend, error) {
 	meta := i.meta(d, correlation, causation)
 	meta.CallID = call
-	e, err := i.Codec.Encode(ctx, adapter.Draft{
-		ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer, 0), Payload: change, OccurredAt: d.OccurredAt, Meta: meta,
-	})
-	if err != nil {
-		return eventstore.StreamAppend{}, err
+	events := make([]eventstore.NewEvent, len(changes))
+	for n, change := range changes {
+		e, err := i.Codec.Encode(ctx, adapter.Draft{
+			ID: eventstore.DerivedID(d.ID, d.OccurredAt, consumer, n), Payload: change, OccurredAt: d.OccurredAt, Meta: meta,
+		})
+		if err != nil {
+			return eventstore.StreamAppend{}, err
+		}
+		events[n] = e
 	}
-	ref := change.User()
+	ref := changes[0].User()
 	// Any version will do: the fold goes by (time, event id), and the derived id keeps
 	// a repeat from being a second event.
-	return eventstore.StreamAppend{Stream: adapter.UserStream(ref.Realm, ref.UserID), Events: []eventstore.NewEvent{e}}, nil
+	return eventstore.StreamAppend{Stream: adapter.UserStream(ref.Realm, ref.UserID), Events: events}, nil
 }
 
 func (i *Interpreter) meta(d adapter.Decoded, correlation, causation uuid.UUID) adapter.Metadata {

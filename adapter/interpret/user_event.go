@@ -1,6 +1,7 @@
 package interpret
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -34,26 +35,69 @@ func userChange(p *adapter.UserEventReceived) adapter.UserPayload {
 	case "USER_DISABLED_BY_TEMPORARY_LOCKOUT":
 		return temporaryLockout(p, ref)
 	case "UPDATE_PASSWORD":
-		return &adapter.UserApiCredentialsChanged{UserRef: ref, Action: actionPasswordUpdated, CredentialType: "password"}
+		return passwordUpdate(p, ref)
 	case "UPDATE_CREDENTIAL":
 		if p.Details["credential_type"] == "password" {
-			return &adapter.UserApiCredentialsChanged{UserRef: ref, Action: actionPasswordUpdated, CredentialType: "password"}
+			return passwordUpdate(p, ref)
 		}
-		return &adapter.UserApiCredentialsChanged{
-			UserRef: ref, Action: actionCredentialUpdated,
-			CredentialType: p.Details["credential_type"], CredentialID: p.Details["credential_id"],
-		}
+		return credentialChange(p, ref, actionCredentialUpdated)
 	case "REMOVE_CREDENTIAL":
-		return &adapter.UserApiCredentialsChanged{
-			UserRef: ref, Action: actionCredentialRemoved,
-			CredentialType: p.Details["credential_type"], CredentialID: p.Details["credential_id"],
-		}
+		return credentialChange(p, ref, actionCredentialRemoved)
 	case "FEDERATED_IDENTITY_LINK", "REMOVE_FEDERATED_IDENTITY":
 		return &adapter.UserApiFederatedIdentityChanged{
 			UserRef: ref, Provider: p.Details["identity_provider"], Linked: p.Type == "FEDERATED_IDENTITY_LINK",
 		}
 	default:
 		return nil
+	}
+}
+
+// passwordUpdate is a password that a user chose. Where that was a required action, it
+// is none any more.
+func passwordUpdate(p *adapter.UserEventReceived, ref adapter.UserRef) adapter.UserPayload {
+	change := &adapter.UserApiCredentialsChanged{UserRef: ref, Action: actionPasswordUpdated, CredentialType: "password"}
+	if p.Details[detailRequiredAction] == requiredUpdatePassword {
+		change.Temporary = new(false)
+	}
+	return change
+}
+
+// credentialChange is any other credential of a user's. The id is told of one that is
+// removed, under one name by the login's action delete_credential and under another by
+// the account's API; of one that is set up it is not told (26.7.3).
+func credentialChange(p *adapter.UserEventReceived, ref adapter.UserRef, action string) adapter.UserPayload {
+	return &adapter.UserApiCredentialsChanged{
+		UserRef: ref, Action: action, CredentialType: p.Details["credential_type"],
+		CredentialID: cmp.Or(p.Details["credential_id"], p.Details["selected_credential_id"]),
+	}
+}
+
+const (
+	// detailRequiredAction names the required action that the user does at a login, in
+	// each event of that login: one that was asked for there (kc_action) as well.
+	detailRequiredAction   = "custom_required_action"
+	requiredUpdatePassword = "UPDATE_PASSWORD"
+	requiredVerifyEmail    = "VERIFY_EMAIL"
+)
+
+// requiredActionOf is the required action that a user has done where the event says so,
+// and that a read of the user is then without, else empty (26.7.3; VERIFY_EMAIL, which
+// is done by following a link: VerifyEmailActionTokenHandler.java). The login's own
+// event names the last action again. A new password says it itself: see passwordUpdate.
+func requiredActionOf(p *adapter.UserEventReceived) string {
+	if p.Error != "" {
+		return ""
+	}
+	switch p.Type {
+	case "UPDATE_CREDENTIAL", "UPDATE_PROFILE", "VERIFY_PROFILE", "UPDATE_EMAIL", "CUSTOM_REQUIRED_ACTION":
+		if action := p.Details[detailRequiredAction]; action != requiredUpdatePassword {
+			return action
+		}
+		return ""
+	case "VERIFY_EMAIL":
+		return requiredVerifyEmail
+	default:
+		return ""
 	}
 }
 
