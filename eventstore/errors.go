@@ -12,9 +12,14 @@ var (
 	ErrEventIDReused = errors.New("event id is already used by another event")
 	// ErrInvalidEvent says that an event cannot be stored as it is.
 	ErrInvalidEvent = errors.New("invalid event")
+	// ErrInvalidQuery says that a question makes no sense.
+	ErrInvalidQuery = errors.New("invalid query")
 	// ErrUnavailable says that the store cannot serve now; the same operation may be
 	// tried again. Webhooks answer 503 with Retry-After on it.
 	ErrUnavailable = errors.New("event store is unavailable")
+	// ErrOverloaded is the ErrUnavailable of a store whose queue of appends is full:
+	// nothing was written. Webhooks answer 429 with Retry-After on it.
+	ErrOverloaded = fmt.Errorf("%w: it has more to write than it keeps up with", ErrUnavailable)
 	// ErrClosed says that the store has been closed by this process.
 	ErrClosed = errors.New("event store is closed")
 )

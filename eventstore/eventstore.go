@@ -135,6 +135,12 @@ type StreamQuery struct {
 	// After yields versions above it; Before, where not zero, those below it.
 	After  Version
 	Before Version
+	// AsOf, where not zero, yields the stream as it was when the log had reached that
+	// position.
+	AsOf Position
+	// AsOfTime, where not zero, yields the stream as it was recorded at that moment: the
+	// events before the first one that was recorded later.
+	AsOfTime time.Time
 	// Backward yields the newest first.
 	Backward bool
 	// Limit is the most events to yield; 0 means all.

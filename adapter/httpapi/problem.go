@@ -174,6 +174,11 @@ func asError(err error) *adapter.Error {
 	switch {
 	case errors.As(err, &known):
 		return known
+	case errors.Is(err, eventstore.ErrOverloaded):
+		return &adapter.Error{
+			Code: adapter.CodeOverloaded, Err: err, Detail: "the event store has more to write than it keeps up with; nothing was recorded",
+			Try: "send the same request again later",
+		}
 	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrClosed),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &adapter.Error{

@@ -203,6 +203,7 @@ func TestWebhookWhenTheStoreCannotCommit(t *testing.T) {
 		code   adapter.Code
 	}{
 		"unavailable": {fmt.Errorf("recording: %w", eventstore.ErrUnavailable), 503, adapter.CodeStoreUnavailable},
+		"overloaded":  {fmt.Errorf("recording: %w", eventstore.ErrOverloaded), 429, adapter.CodeOverloaded},
 		"closed":      {eventstore.ErrClosed, 503, adapter.CodeStoreUnavailable},
 		"too slow":    {context.DeadlineExceeded, 503, adapter.CodeStoreUnavailable},
 		"broken":      {errors.New("password of the database is pg-canary"), 500, adapter.CodeInternal},
@@ -223,7 +224,7 @@ func TestWebhookWhenTheStoreCannotCommit(t *testing.T) {
 			p := got.problem(c.status, c.code)
 			require.NotContains(t, p.Detail, "canary", "the inside stays inside")
 			require.Equal(t, []int{c.status}, statuses)
-			if c.status == http.StatusServiceUnavailable {
+			if c.status != http.StatusInternalServerError {
 				require.NotEmpty(t, got.header.Get("Retry-After"))
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/internal/app"
@@ -20,8 +21,7 @@ type eventsExport struct {
 
 func (c *eventsExport) Run(ctx context.Context, s *session) error {
 	return s.withLog(ctx, func(a *app.App) error {
-		_, err := s.printEvents(ctx, a, eventstore.Position(c.From-1))
-		return err
+		return s.printEvents(ctx, a, a.Store.ReadLog(ctx, eventstore.LogQuery{After: eventstore.Position(c.From - 1)}))
 	})
 }
 
@@ -39,18 +39,11 @@ func (c *eventsTail) Run(ctx context.Context, s *session) error {
 			}
 			after = head
 		}
-		for {
-			_, err := a.Store.Wait(ctx, after)
-			if err == nil {
-				after, err = s.printEvents(ctx, a, after)
-			}
-			switch {
-			case ctx.Err() != nil: // it runs until it is stopped
-				return nil //nolint:nilerr // stopping it is how it ends
-			case err != nil:
-				return err
-			}
+		err := s.printEvents(ctx, a, eventstore.Subscribe(ctx, a.Store, eventstore.LogQuery{After: after}))
+		if ctx.Err() != nil { // it runs until it is stopped
+			return nil
 		}
+		return err
 	})
 }
 
@@ -63,22 +56,21 @@ func (s *session) withLog(ctx context.Context, f func(a *app.App) error) (err er
 	return f(a)
 }
 
-// printEvents prints what is after a position and returns the last one.
-func (s *session) printEvents(ctx context.Context, a *app.App, after eventstore.Position) (eventstore.Position, error) {
+// printEvents prints events, one a line.
+func (s *session) printEvents(ctx context.Context, a *app.App, events iter.Seq2[eventstore.Event, error]) error {
 	enc := json.NewEncoder(s.stdout)
 	enc.SetEscapeHTML(false)
-	for e, err := range a.Store.ReadLog(ctx, eventstore.LogQuery{After: after}) {
+	for e, err := range events {
 		if err != nil {
-			return after, err
+			return err
 		}
 		d, err := a.Codec.Decode(ctx, e)
 		if err != nil {
-			return after, err
+			return err
 		}
 		if err := enc.Encode(d.View()); err != nil {
-			return after, err
+			return err
 		}
-		after = e.Position
 	}
-	return after, nil
+	return nil
 }

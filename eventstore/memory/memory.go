@@ -239,6 +239,12 @@ func own(e eventstore.Event) eventstore.Event {
 func (s *Store) ReadStream(ctx context.Context, stream eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
 	return s.iterate(ctx, OpReadStream, q.Backward, q.Limit, func() events {
 		log, positions := s.db.log, s.db.streams[stream.AggregateID()].positions
+		for i, p := range positions {
+			if q.AsOf != 0 && p > q.AsOf || !q.AsOfTime.IsZero() && log[p-1].RecordedAt.After(q.AsOfTime) {
+				positions = positions[:i]
+				break
+			}
+		}
 		return events{n: len(positions), at: func(i int) eventstore.Event { return log[positions[i]-1] }}
 	}, func(e eventstore.Event) bool {
 		return e.Version > q.After && (q.Before == 0 || e.Version < q.Before)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,11 +15,18 @@ import (
 	"github.com/keytrail/keytrail/eventstore/internal/backend"
 )
 
-// appendAttempts is how often an append that PostgreSQL rolled back is tried.
-const appendAttempts = 3
+const (
+	// appendAttempts is how often a batch that PostgreSQL rolled back is tried.
+	appendAttempts = 3
+	// findOutLimit is how long the outcome of a batch is looked for whose answer got
+	// lost. A server that is restarted is back by then, and senders still wait.
+	findOutLimit = 10 * time.Second
+	// findOutEvery is the pause between two attempts at it.
+	findOutEvery = 100 * time.Millisecond
+)
 
-const appendSQL = `SELECT verdict, coalesce(last_position, 0), versions, coalesce(at_stream, 0), coalesce(found, '')
-FROM api_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`
+const appendSQL = `SELECT verdicts, last_position, versions, names
+FROM api_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`
 
 // Append implements eventstore.Appender.
 func (s *Store) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
@@ -26,25 +34,69 @@ func (s *Store) Append(ctx context.Context, appends ...eventstore.StreamAppend) 
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", err)
 	}
-	doing := "append to stream " + plan.Streams[0].ID.String()
-	return s.life.Append(ctx, appendLimit, func(ctx context.Context) ([]eventstore.Event, error) {
-		var events []eventstore.Event
-		var err error
-		for range appendAttempts {
-			if events, err = s.call(ctx, s.appends, plan); !isRetryable(err) {
-				break
-			}
-		}
-		if err != nil {
-			return nil, classifyAppend(doing, err)
-		}
-		s.head.Advance(events[len(events)-1].Position)
+	events, err := s.committer.Append(ctx, plan)
+	return events, backend.Appending(plan, err)
+}
+
+// writeBatch writes a batch in one call.
+func (s *Store) writeBatch(ctx context.Context, batch *backend.Batch) ([]backend.Result, error) {
+	results, before, head, err := s.findOut(ctx, batch)
+	if err != nil {
+		return nil, classifyAppend(err)
+	}
+	s.head.Advance(head)
+	if head > before {
 		select {
 		case s.appended <- struct{}{}:
 		default: // to be told already
 		}
-		return events, nil
-	})
+		s.prepareAhead(head)
+	}
+	return results, nil
+}
+
+// findOut writes a batch and, where the answer is lost, finds out what has become of
+// it by writing it again: what was recorded is known by its event ids. The second
+// attempt cannot overtake the first unseen, since both take the order lock.
+func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
+	var lost error
+	until, cancel := context.WithTimeout(ctx, findOutLimit)
+	defer cancel()
+	for {
+		results, before, head, err = s.tryBatch(ctx, batch)
+		switch {
+		case err == nil:
+			return results, before, head, nil
+		case lost == nil && !isLost(err), lost != nil && !errors.Is(classify("", err), eventstore.ErrUnavailable):
+			return nil, 0, 0, err
+		case lost == nil:
+			lost = err
+		}
+		pause := time.NewTimer(findOutEvery)
+		select {
+		case <-pause.C:
+		case <-until.Done():
+			pause.Stop()
+			return nil, 0, 0, fmt.Errorf("%w: whether it was recorded is not known, the same append finds it out: %w", eventstore.ErrUnavailable, lost)
+		}
+	}
+}
+
+// tryBatch writes a batch, again where PostgreSQL rolled it back for reasons that a
+// second attempt may not meet.
+func (s *Store) tryBatch(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
+	for range appendAttempts {
+		results, before, head, err = s.call(ctx, s.appends, batch)
+		switch {
+		case isNoPartition(err):
+			if _, err := s.preparePartitions(ctx, s.head.Position()+eventstore.Position(batch.Events())); err != nil {
+				return nil, 0, 0, err
+			}
+		case !isRetryable(err):
+			return results, before, head, err
+		}
+	}
+	return results, before, head, err
 }
 
 // querier is a pool, a connection or a transaction.
@@ -53,36 +105,39 @@ type querier interface {
 	QueryRow(ctx context.Context, text string, args ...any) pgx.Row
 }
 
-// call calls api_append and understands its verdict.
-func (s *Store) call(ctx context.Context, db querier, plan *backend.Plan) ([]eventstore.Event, error) {
+// call calls api_append and understands its verdicts. It also returns where the log
+// ended before the call and ends after it.
+func (s *Store) call(ctx context.Context, db querier, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
 	at := s.clock.Now()
 	var (
-		verdict  string
-		last     eventstore.Position
+		verdicts []backend.Verdict
 		versions []eventstore.Version
-		stream   int
-		found    string
+		found    []*string
 	)
-	if err := db.QueryRow(ctx, appendSQL, arguments(plan, at)...).Scan(&verdict, &last, &versions, &stream, &found); err != nil {
-		return nil, err
+	if err := db.QueryRow(ctx, appendSQL, arguments(batch, at, s.head.Position())...).Scan(&verdicts, &before, &versions, &found); err != nil {
+		return nil, 0, 0, err
 	}
-	switch verdict {
-	case "recorded":
-		return plan.Recorded(last, versions, at), nil
-	case "known":
-		return s.repeated(ctx, db, plan)
-	case "conflict":
-		if err := plan.Conflict(versions); err != nil {
-			return nil, err
+	if verdicts == nil {
+		verdicts = make([]backend.Verdict, len(batch.Plans)) // all recorded
+	}
+	names := make([]string, len(batch.Streams))
+	for i, name := range found {
+		if name != nil {
+			names[i] = *name
 		}
-	case "other_stream":
-		return nil, backend.OtherStream(found, plan.Streams[stream-1].ID)
 	}
-	return nil, fmt.Errorf("api_append answered %q at versions %d, which this program does not understand", verdict, versions)
+	results, head = batch.Results(before, versions, names, verdicts, at, func(p *backend.Plan) ([]eventstore.Event, error) {
+		events, err := s.repeated(ctx, db, p)
+		if err != nil && !errors.Is(err, eventstore.ErrEventIDReused) {
+			return nil, classify("read what is recorded already", err)
+		}
+		return events, err
+	})
+	return results, before, head, nil
 }
 
 func (s *Store) repeated(ctx context.Context, db querier, plan *backend.Plan) ([]eventstore.Event, error) {
-	rows, err := db.Query(ctx, `SELECT `+backend.Columns+` FROM api_event_store WHERE event_id = ANY($1::uuid[])`, pgUUIDs(plan.IDs()))
+	rows, err := db.Query(ctx, `SELECT `+backend.Columns+` FROM api_event_store WHERE `+fmt.Sprintf(dialect.AnyID, "$1"), pgUUIDs(plan.IDs()))
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +148,9 @@ func (s *Store) repeated(ctx context.Context, db querier, plan *backend.Plan) ([
 	return plan.Repeated(recorded)
 }
 
-// arguments lays a plan out as the parallel arrays of api_append.
-func arguments(plan *backend.Plan, at time.Time) []any {
-	streams := len(plan.Streams)
+// arguments lays a batch out as the parallel arrays of api_append.
+func arguments(batch *backend.Batch, at time.Time, head eventstore.Position) []any {
+	streams := len(batch.Streams)
 	var (
 		streamIDs    = make([]pgtype.UUID, streams)
 		streamNames  = make([]string, streams)
@@ -103,59 +158,67 @@ func arguments(plan *backend.Plan, at time.Time) []any {
 		streamFirsts = make([]int32, streams)
 		streamLasts  = make([]int32, streams)
 	)
-	for i, stream := range plan.Streams {
+	for i, stream := range batch.Streams {
 		streamIDs[i] = pgUUID(stream.ID.AggregateID())
 		streamNames[i] = stream.ID.String()
-		streamCounts[i] = int32(stream.Count)
 	}
-	events := len(plan.Events)
+	events := batch.Events()
 	var (
-		ids          = make([]pgtype.UUID, events)
-		eventStreams = make([]int32, events)
-		offsets      = make([]int32, events)
-		expected     = make([]*int32, events)
-		types        = make([]string, events)
-		data         = make([]string, events)
-		metadata     = make([]string, events)
-		correlations = make([]pgtype.UUID, events)
-		causations   = make([]pgtype.UUID, events)
-		occurred     = make([]time.Time, events)
+		requestEnds  = make([]int32, 0, len(batch.Plans))
+		ids          = make([]pgtype.UUID, 0, events)
+		eventStreams = make([]int32, 0, events)
+		offsets      = make([]int32, 0, events)
+		expected     = make([]int32, 0, events)
+		types        = make([]string, 0, events)
+		data         = make([]string, 0, events)
+		metadata     = make([]string, 0, events)
+		correlations = make([]pgtype.UUID, 0, events)
+		causations   = make([]pgtype.UUID, 0, events)
+		occurred     = make([]time.Time, 0, events)
 
 		bodyIDs     = []pgtype.UUID{}
 		bodyTypes   = []string{}
 		bodies      = [][]byte{}
 		bodyDigests = []string{}
 	)
-	for i, e := range plan.Events {
-		ids[i] = pgUUID(e.ID)
-		eventStreams[i] = int32(e.Stream) + 1
-		offsets[i] = int32(e.Offset)
-		if v, exact := e.Expected.Exact(); exact {
-			version := int32(v)
-			expected[i] = &version
-		}
-		types[i] = e.Type
-		data[i], metadata[i] = string(e.Data), string(e.Metadata)
-		correlations[i], causations[i] = pgUUID(e.CorrelationID), pgUUID(e.CausationID)
-		occurred[i] = e.OccurredAt
-		if streamFirsts[e.Stream] == 0 {
-			streamFirsts[e.Stream] = int32(i) + 1
-		}
-		streamLasts[e.Stream] = int32(i) + 1
-		if e.RawBody != nil {
-			body := e.RawBody.Bytes
-			if body == nil {
-				body = []byte{} // nil would be NULL
+	for n, plan := range batch.Plans {
+		for i := range plan.Events {
+			e := &plan.Events[i]
+			place := batch.Stream(n, i)
+			ids = append(ids, pgUUID(e.ID))
+			eventStreams = append(eventStreams, int32(place)+1)
+			offsets = append(offsets, streamCounts[place])
+			version := int32(-1)
+			if v, exact := e.Expected.Exact(); exact {
+				version = int32(v)
 			}
-			digest := sha256.Sum256(body)
-			bodyIDs = append(bodyIDs, pgUUID(e.ID))
-			bodyTypes = append(bodyTypes, e.RawBody.ContentType)
-			bodies = append(bodies, body)
-			bodyDigests = append(bodyDigests, "sha256:"+hex.EncodeToString(digest[:]))
+			expected = append(expected, version)
+			types = append(types, e.Type)
+			data, metadata = append(data, string(e.Data)), append(metadata, string(e.Metadata))
+			correlations, causations = append(correlations, pgUUID(e.CorrelationID)), append(causations, pgUUID(e.CausationID))
+			occurred = append(occurred, e.OccurredAt)
+			number := int32(len(ids))
+			if streamCounts[place] == 0 {
+				streamFirsts[place] = number
+			}
+			streamCounts[place]++
+			streamLasts[place] = number
+			if e.RawBody != nil {
+				body := e.RawBody.Bytes
+				if body == nil {
+					body = []byte{} // nil would be NULL
+				}
+				digest := sha256.Sum256(body)
+				bodyIDs = append(bodyIDs, pgUUID(e.ID))
+				bodyTypes = append(bodyTypes, e.RawBody.ContentType)
+				bodies = append(bodies, body)
+				bodyDigests = append(bodyDigests, "sha256:"+hex.EncodeToString(digest[:]))
+			}
 		}
+		requestEnds = append(requestEnds, int32(len(ids)))
 	}
 	return []any{
-		at, streamIDs, streamNames, streamCounts, streamFirsts, streamLasts,
+		at, int64(head), requestEnds, streamIDs, streamNames, streamCounts, streamFirsts, streamLasts,
 		ids, eventStreams, offsets, expected, types, data, metadata, correlations, causations, occurred,
 		bodyIDs, bodyTypes, bodies, bodyDigests,
 	}

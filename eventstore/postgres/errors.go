@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/eventstore/internal/backend"
 )
 
 // SQLSTATEs that the store tells apart (PostgreSQL manual, appendix A).
@@ -18,6 +19,9 @@ const (
 	codeSerializationFailure = "40001"
 	codeDeadlockDetected     = "40P01"
 	codeUniqueViolation      = "23505"
+	codeCheckViolation       = "23514"
+	codeAdminShutdown        = "57P01"
+	codeCrashShutdown        = "57P02"
 )
 
 // classify turns a driver's error into the contract's terms.
@@ -59,22 +63,43 @@ func isConnection(err error) bool {
 }
 
 // classifyAppend adds what only an append can meet.
-func classifyAppend(doing string, err error) error {
+func classifyAppend(err error) error {
+	const doing = "write to the log"
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == codeUniqueViolation {
 		// Under the order lock only a row that was written past api_append does this.
+		spoiled := fmt.Errorf("%s: %w: the log and the gate disagree, rows were written past api_append: %w", doing, eventstore.ErrUnavailable, err)
 		if strings.HasSuffix(pg.ConstraintName, "event_id") {
-			return fmt.Errorf("%s: %w: %s", doing, eventstore.ErrEventIDReused, pg.Detail)
+			spoiled = fmt.Errorf("%s: %w: %s", doing, eventstore.ErrEventIDReused, pg.Detail)
 		}
-		return fmt.Errorf("%s: %w: the log and the gate disagree, rows were written past api_append: %w", doing, eventstore.ErrUnavailable, err)
+		return &backend.SpoiledError{Err: spoiled}
 	}
 	return classify(doing, err)
 }
 
-// isRetryable reports whether PostgreSQL rolled the append back for reasons that a
-// second attempt may not meet.
+// isNoPartition reports whether a position has no partition yet.
+func isNoPartition(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == codeCheckViolation && pg.ConstraintName == ""
+}
+
+// isLost reports whether a statement may have been committed although its answer did
+// not come.
+func isLost(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return strings.HasPrefix(pg.Code, "08") || pg.Code == codeAdminShutdown || pg.Code == codeCrashShutdown
+	}
+	return isConnection(err) && !pgconn.SafeToRetry(err) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// isRetryable reports whether nothing was written for reasons that a second attempt
+// may not meet: PostgreSQL rolled it back, or the connection had been cut while idle.
 func isRetryable(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) &&
-		(pg.Code == codeSerializationFailure || pg.Code == codeDeadlockDetected || pg.Code == codeUniqueViolation)
+	if errors.As(err, &pg) {
+		return pg.Code == codeSerializationFailure || pg.Code == codeDeadlockDetected || pg.Code == codeUniqueViolation
+	}
+	var connect *pgconn.ConnectError
+	return pgconn.SafeToRetry(err) && !errors.As(err, &connect) && !errors.Is(err, context.DeadlineExceeded)
 }

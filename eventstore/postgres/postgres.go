@@ -4,14 +4,17 @@
 // Appends go through one function in the database, api_append, which takes an
 // advisory lock until commit. So positions have no gaps and their order is the
 // order of commits: a reader that follows positions misses nothing and needs no
-// knowledge of transactions under way.
+// knowledge of transactions under way. One committer in each process writes what has
+// queued in one call, so the lock costs next to nothing.
+//
+// The log is partitioned by position, so what an append writes to stays small while
+// the log grows, and old partitions can be detached and kept elsewhere.
 //
 // The role that migrates owns the tables. The program may run as another role; it
 // needs then no more than
 //
-//	GRANT SELECT ON api_event_store, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO program;
-//	GRANT EXECUTE ON FUNCTION api_append TO program;
-//	GRANT EXECUTE ON FUNCTION api_save_snapshot TO program;
+//	GRANT SELECT ON api_event_store, api_event_ids, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO program;
+//	GRANT EXECUTE ON FUNCTION api_append, api_prepare_partitions, api_save_snapshot TO program;
 //
 // and cannot change an event even where it is broken into. As the owner it is held
 // back by triggers, which an owner can drop.
@@ -27,6 +30,7 @@ import (
 	"iter"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -65,15 +69,19 @@ type Options struct {
 type Store struct {
 	pool *pgxpool.Pool
 	// appends has its own connections, so that an append never waits for a reader.
-	appends *pgxpool.Pool
-	db      *sql.DB
-	schema  *sqlmigrate.Migrator
-	clock   *backend.Clock
-	log     *slog.Logger
-	life    *backend.Lifetime
-	head    backend.Head
+	appends   *pgxpool.Pool
+	db        *sql.DB
+	schema    *sqlmigrate.Migrator
+	clock     *backend.Clock
+	log       *slog.Logger
+	life      *backend.Lifetime
+	head      backend.Head
+	committer *backend.Committer
 	// appended has a token while other processes are to be told of appends.
 	appended chan struct{}
+	// preparedTo is the position up to which enough partitions have been made.
+	preparedTo atomic.Int64
+	preparing  atomic.Bool
 
 	snapshots snapshot.Chooser
 }
@@ -141,6 +149,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err := s.schema.Check(ctx); err != nil {
 		return nil, classify(doing, err)
 	}
+	s.committer = backend.NewCommitter(s.life, appendLimit, s.writeBatch)
 	s.life.Go(s.notify)
 	s.life.Go(func(ctx context.Context) { s.listen(ctx, config.ConnConfig) })
 	return s, nil

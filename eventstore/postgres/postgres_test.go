@@ -97,9 +97,10 @@ func appendIn(t testing.TB, db querier, appends ...eventstore.StreamAppend) []ev
 	plan, err := backend.NewPlan(appends)
 	require.NoError(t, err)
 	s := &Store{clock: backend.NewClock(nil)}
-	events, err := s.call(t.Context(), db, plan)
+	results, _, _, err := s.call(t.Context(), db, backend.BatchOf(plan))
 	require.NoError(t, err)
-	return events
+	require.NoError(t, results[0].Err)
+	return results[0].Events
 }
 
 func anAppend() eventstore.StreamAppend {
@@ -235,7 +236,7 @@ func TestAppendNeedsReadCommitted(t *testing.T) {
 	for _, level := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
 		tx, err := connect(t, url).BeginTx(ctx, pgx.TxOptions{IsoLevel: level})
 		require.NoError(t, err)
-		_, err = (&Store{clock: backend.NewClock(nil)}).call(ctx, tx, plan)
+		_, _, _, err = (&Store{clock: backend.NewClock(nil)}).call(ctx, tx, backend.BatchOf(plan))
 		require.ErrorContains(t, err, "READ COMMITTED")
 		require.NoError(t, tx.Rollback(ctx))
 	}
@@ -473,6 +474,8 @@ func TestQueryPlans(t *testing.T) {
 			md5((n / 5)::text)::uuid, md5((n / 3)::text)::uuid, 'c' || n % 300 || '/x', now(), now() + n * interval '1 second'
 		FROM generate_series(1, 30000) n`)
 	require.NoError(t, err)
+	_, err = conn.Exec(ctx, `INSERT INTO api_event_ids SELECT event_id, position FROM api_event_store`)
+	require.NoError(t, err)
 	_, err = conn.Exec(ctx, `ANALYZE`)
 	require.NoError(t, err)
 	plan := func(text string, args []any) string {
@@ -487,26 +490,26 @@ func TestQueryPlans(t *testing.T) {
 		query eventstore.LogQuery
 		index string
 	}{
-		"after":       {eventstore.LogQuery{After: 7}, "using api_event_store_position"},
-		"backward":    {eventstore.LogQuery{Before: 7000, Backward: true}, "Backward using api_event_store_position"},
-		"type":        {eventstore.LogQuery{Types: []string{"T7"}, After: 7}, "api_event_store_type"},
-		"types":       {eventstore.LogQuery{Types: []string{"T7", "T9"}, After: 7}, "api_event_store_type"},
-		"category":    {eventstore.LogQuery{Category: "c7", After: 7}, "api_event_store_category"},
-		"correlation": {eventstore.LogQuery{CorrelationID: id, After: 7}, "api_event_store_correlation"},
-		"causation":   {eventstore.LogQuery{CausationID: id}, "api_event_store_causation"},
-		"event ids":   {eventstore.LogQuery{EventIDs: []uuid.UUID{id}}, "api_event_store_event_id"},
+		"after":       {eventstore.LogQuery{After: 7}, "using api_event_store_p000000000001_position"},
+		"backward":    {eventstore.LogQuery{Before: 7000, Backward: true}, "Backward using api_event_store_p000000000001_position"},
+		"type":        {eventstore.LogQuery{Types: []string{"T7"}, After: 7}, "api_event_store_p000000000001_type"},
+		"types":       {eventstore.LogQuery{Types: []string{"T7", "T9"}, After: 7}, "api_event_store_p000000000001_type"},
+		"category":    {eventstore.LogQuery{Category: "c7", After: 7}, "api_event_store_p000000000001_category"},
+		"correlation": {eventstore.LogQuery{CorrelationID: id, After: 7}, "api_event_store_p000000000001_correlation"},
+		"causation":   {eventstore.LogQuery{CausationID: id}, "api_event_store_p000000000001_causation"},
+		"event ids":   {eventstore.LogQuery{EventIDs: []uuid.UUID{id}}, "api_event_ids_event_id"},
 	} {
 		got := plan(dialect.Log(c.query, 500))
 		require.Contains(t, got, c.index, "%s:\n%s", name, got)
-		require.NotContains(t, got, "Seq Scan", name)
+		require.NotContains(t, got, "Seq Scan on api_event_store_p000000000001", name)
 	}
-	require.Contains(t, plan(dialect.Stream(id, eventstore.StreamQuery{After: 3}, 500)), "api_event_store_version")
+	require.Contains(t, plan(dialect.Stream(id, eventstore.StreamQuery{After: 3}, 500)), "api_event_store_p000000000001_version")
 	text, args, _ := dialect.Window(eventstore.LogQuery{RecordedFrom: time.Now().Add(29_000 * time.Second)})
-	require.Contains(t, plan(text, args), "api_event_store_created_at")
+	require.Contains(t, plan(text, args), "api_event_store_p000000000001_created_at")
 
 	// What api_append does is seen by the table's counters only.
 	var before, after int64
-	scans := `SELECT pg_stat_force_next_flush(), coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname IN ('api_event_store', 'api_streams')`
+	scans := `SELECT pg_stat_force_next_flush(), coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname LIKE 'api_event_store%' OR relname IN ('api_streams', 'api_event_ids')`
 	require.NoError(t, conn.QueryRow(ctx, scans).Scan(nil, &before))
 	fresh := connect(t, url)
 	for range 10 {

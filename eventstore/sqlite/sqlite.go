@@ -60,8 +60,10 @@ type Store struct {
 	head        backend.Head
 	snapshots   snapshot.Chooser
 
-	knownID, knownIDs, streamByID, lastPosition *sql.Stmt
-	insertEvent, insertBody, upsertStream       *sql.Stmt
+	committer *backend.Committer
+
+	knownIDs, eventsByIDs, streamsByIDs, lastPosition *sql.Stmt
+	insertEvent, insertBody, upsertStream             *sql.Stmt
 }
 
 var _ eventstore.Store = (*Store)(nil)
@@ -124,6 +126,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, classify(doing, err)
 	}
+	s.committer = backend.NewCommitter(s.life, appendLimit, s.writeBatch)
 	s.life.Go(s.watch)
 	return s, nil
 }

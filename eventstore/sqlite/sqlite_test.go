@@ -55,7 +55,7 @@ func create(t testing.TB) storetest.Database {
 			require.NoError(t, err)
 			tx, err := s.write.BeginTx(t.Context(), nil)
 			require.NoError(t, err)
-			_, err = s.appendTx(t.Context(), tx, plan)
+			_, _, err = s.appendTx(t.Context(), tx, backend.BatchOf(plan))
 			require.NoError(t, err)
 			return func() error { return errors.Join(tx.Commit(), s.Close()) }
 		},

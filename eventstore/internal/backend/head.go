@@ -29,6 +29,13 @@ func (h *Head) Advance(p eventstore.Position) {
 	}
 }
 
+// Position is the newest position that this process knows of.
+func (h *Head) Position() eventstore.Position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.position
+}
+
 // Wait returns the head once it is above after.
 func (h *Head) Wait(ctx context.Context, l *Lifetime, after eventstore.Position) (eventstore.Position, error) {
 	for {

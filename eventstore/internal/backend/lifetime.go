@@ -2,16 +2,10 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"sync"
-	"time"
 
 	"github.com/keytrail/keytrail/eventstore"
 )
-
-// maxWaiting is how many appends may wait for their turn before more are refused:
-// some seconds' worth, by which time their senders have given up anyway.
-const maxWaiting = 4096
 
 // Lifetime runs a store's operations until it is closed: reads are interrupted by
 // closing, appends are waited for.
@@ -21,14 +15,11 @@ type Lifetime struct {
 	done   context.Context // ended by closing
 	end    context.CancelCauseFunc
 	ops    sync.WaitGroup
-
-	waiting chan struct{}
-	turn    chan struct{}
 }
 
 // NewLifetime starts one.
 func NewLifetime() *Lifetime {
-	l := &Lifetime{waiting: make(chan struct{}, maxWaiting), turn: make(chan struct{}, 1)}
+	l := &Lifetime{}
 	l.done, l.end = context.WithCancelCause(context.Background())
 	return l
 }
@@ -81,56 +72,6 @@ func (l *Lifetime) add() bool {
 	}
 	l.ops.Add(1)
 	return true
-}
-
-// Append runs write when it is this append's turn: one at a time in one process,
-// first come, first served. The database takes appends one after the other
-// anyway, and this way times along positions never decrease.
-//
-// The caller's context counts until its turn has come, and then for the caller
-// only: write goes on without it, at most for limit, so that nobody's cancellation
-// tears a connection that others are going to use.
-func (l *Lifetime) Append(ctx context.Context, limit time.Duration, write func(ctx context.Context) ([]eventstore.Event, error)) ([]eventstore.Event, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	select {
-	case l.waiting <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("%w: %d appends are waiting already", eventstore.ErrUnavailable, maxWaiting)
-	}
-	defer func() { <-l.waiting }()
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-l.done.Done():
-		return nil, eventstore.ErrClosed
-	}
-	if !l.add() {
-		<-l.turn
-		return nil, eventstore.ErrClosed
-	}
-
-	type result struct {
-		events []eventstore.Event
-		err    error
-	}
-	finished := make(chan result, 1)
-	go func() {
-		defer l.ops.Done()
-		defer func() { <-l.turn }()
-		writeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-		defer cancel()
-		events, err := write(writeCtx)
-		finished <- result{events, err}
-	}()
-	select {
-	case r := <-finished:
-		return r.events, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // Close ends reads and waiters, refuses what comes later, and waits for the

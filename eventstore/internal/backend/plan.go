@@ -22,11 +22,17 @@ const (
 	maxCategoryBytes = 255
 )
 
+// eventBytes is about what an event takes beside its payload.
+const eventBytes = 300
+
 // Plan is an append that has been checked, laid out as the databases want it. It
 // shares no memory with the caller, who may go on while it is being written.
 type Plan struct {
 	Streams []PlanStream
 	Events  []PlanEvent
+
+	// bytes is about what the plan takes in memory and on the wire.
+	bytes int
 }
 
 // PlanStream is a stream that the append names, once, with its number of events.
@@ -89,6 +95,10 @@ func NewPlan(appends []eventstore.StreamAppend) (*Plan, error) {
 			}
 			p.Streams[i].Count++
 			p.Events = append(p.Events, pe)
+			p.bytes += eventBytes + len(pe.Data) + len(pe.Metadata)
+			if pe.RawBody != nil {
+				p.bytes += len(pe.RawBody.Bytes)
+			}
 		}
 	}
 	return p, nil

@@ -22,6 +22,9 @@ type Dialect struct {
 	IDs   func([]uuid.UUID) any
 	// Category is the expression that the index on the category is built over.
 	Category string
+	// StreamBounds, if set, are conditions with %[1]s for the aggregate id that bound
+	// the positions of a stream's events.
+	StreamBounds string
 }
 
 // statement collects SQL text and arguments.
@@ -115,9 +118,22 @@ func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) 
 // Stream is the query for one page of a stream.
 func (d Dialect) Stream(aggregateID uuid.UUID, q eventstore.StreamQuery, rows int) (text string, args []any) {
 	s := &statement{}
-	conditions := []string{"aggregate_id = " + s.arg(d.UUID(aggregateID)), "version > " + s.arg(int64(q.After))}
+	id := s.arg(d.UUID(aggregateID))
+	conditions := []string{"aggregate_id = " + id, "version > " + s.arg(int64(q.After))}
+	if d.StreamBounds != "" {
+		conditions = append(conditions, fmt.Sprintf(d.StreamBounds, id))
+	}
 	if q.Before != 0 {
 		conditions = append(conditions, "version < "+s.arg(int64(q.Before)))
+	}
+	if q.AsOf != 0 {
+		conditions = append(conditions, "position <= "+s.arg(int64(q.AsOf)))
+	}
+	if !q.AsOfTime.IsZero() {
+		// Not the events recorded until then: by the clocks of several processes a later
+		// version can be the earlier one, and a stream has no gaps.
+		later := "SELECT min(version) FROM api_event_store WHERE aggregate_id = " + id + " AND created_at > " + s.arg(d.Time(Microseconds(q.AsOfTime)))
+		conditions = append(conditions, "version < coalesce(("+later+"), 2147483647)")
 	}
 	order := " ORDER BY version"
 	if q.Backward {

@@ -1,0 +1,49 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// partitionLimit bounds the making of a partition. It waits for nothing but another
+// process that makes the same.
+const partitionLimit = 30 * time.Second
+
+// prepareAgain is how many events later partitions are asked for again after that
+// has failed.
+const prepareAgain = 10_000
+
+// preparePartitions makes sure that there is a place for positions up to upTo and a
+// whole partition beyond, and returns the position up to which that holds.
+func (s *Store) preparePartitions(ctx context.Context, upTo eventstore.Position) (enough eventstore.Position, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT api_prepare_partitions($1)`, int64(upTo)).Scan(&enough); err != nil {
+		return 0, fmt.Errorf("make partitions for positions up to %d: %w", upTo, err)
+	}
+	return enough, nil
+}
+
+// prepareAhead has partitions made before they are needed, off the write path. Only
+// the committer calls it.
+func (s *Store) prepareAhead(head eventstore.Position) {
+	if int64(head) < s.preparedTo.Load() || !s.preparing.CompareAndSwap(false, true) {
+		return
+	}
+	s.life.Go(func(ctx context.Context) {
+		defer s.preparing.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, partitionLimit)
+		defer cancel()
+		enough, err := s.preparePartitions(ctx, head)
+		if err != nil {
+			s.preparedTo.Store(int64(head) + prepareAgain)
+			if ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "making a partition ahead of need failed, appends will wait for it when the last one is full", slog.Any("error", err))
+			}
+			return
+		}
+		s.preparedTo.Store(int64(enough))
+	})
+}
