@@ -62,10 +62,10 @@ type commands struct {
 	Projections projectionsCommand `cmd:"" help:"Status of the projections, and rebuilding one."`
 	Keycloak    keycloakCommands   `cmd:"" help:"Whether Keycloak is set up as keytrail needs it."`
 	Conf        configCommand      `cmd:"" name:"config" help:"Check or print the configuration."`
+	Bench       benchCommand       `cmd:"" help:"Measure the event store against what its database can do."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 
 	Backup notBuilt `cmd:"" help:"Not built yet."`
-	Bench  notBuilt `cmd:"" help:"Not built yet."`
 }
 
 // notBuilt is a part of the contract that is still to come.

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+// growthTarget: within 1.2 times of what it costs on the small log.
+const growthTarget = 1 / 1.2
+
+// growth measures append, and reading one stream, on logs of growing size. The small log
+// and the large one are two databases, so that they can take turns like any case and
+// limit. Each turn appends few events: the small log must stay small.
+func (r *run) growth(ctx context.Context, small database) (err error) {
+	base, sizes := 100_000, []int{1_000_000}
+	if r.Quick {
+		base, sizes = 10_000, []int{100_000}
+	}
+	if r.Size > 0 {
+		base = min(base, r.Size/10)
+		sizes = append(slices.DeleteFunc(sizes, func(n int) bool { return n >= r.Size }), r.Size)
+	}
+	large, err := r.newDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	least, grown := log{database: small}, log{database: large}
+	if err := r.grow(ctx, &least, base); err != nil {
+		return err
+	}
+	if least.store, err = small.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, least.store.Close()) }()
+	for _, size := range sizes {
+		if err := r.grow(ctx, &grown, size); err != nil {
+			return err
+		}
+		if err := r.growthAt(ctx, &least, &grown, base, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// log is a log that grows.
+type log struct {
+	database database
+	store    store
+	segments []segment
+	head     int
+}
+
+// stream is one of those that were filled in.
+func (l *log) stream(rnd *rand.Rand) eventstore.StreamID {
+	total := 0
+	for _, s := range l.segments {
+		total += s.events
+	}
+	n := rnd.IntN(total)
+	for _, s := range l.segments {
+		if n < s.events {
+			return s.stream(n)
+		}
+		n -= s.events
+	}
+	return eventstore.StreamID{}
+}
+
+// grow fills a log up to a size.
+func (r *run) grow(ctx context.Context, l *log, size int) error {
+	r.Progress(fmt.Sprintf("filling a log of %d events", size))
+	sampled, err := newSamples(ctx, adminEvent)
+	if err != nil {
+		return err
+	}
+	s := segment{name: fmt.Sprint("log", len(l.segments)), from: l.head, events: size - l.head}
+	l.segments, l.head = append(l.segments, s), size
+	_, err = fill(ctx, l.database, logBlocks(sampled, s, func() bool { return false }))
+	return err
+}
+
+// growthAt compares the logs.
+func (r *run) growthAt(ctx context.Context, least, grown *log, base, size int) (err error) {
+	if grown.store, err = grown.database.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, grown.store.Close()) }()
+	sampled, err := newSamples(ctx, adminEvent)
+	if err != nil {
+		return err
+	}
+	limit := fmt.Sprintf("the same at %s events", count(float64(base)))
+	for _, w := range []struct{ writers, events int }{{1, 300}, {64, 3200}} {
+		few, many := newWriters(least.store, sampled, w.writers), newWriters(grown.store, sampled, w.writers)
+		events := w.events
+		if r.Quick {
+			events = max(int(float64(events/4)*r.scale), w.writers)
+		}
+		turns, err := r.alternate(ctx, fmt.Sprintf("append, %d writers, %d events", w.writers, size),
+			side{"limit", func(ctx context.Context) (slice, error) { return few.run(ctx, 0, events) }},
+			side{"grown", func(ctx context.Context) (slice, error) { return many.run(ctx, 0, events) }},
+		)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("append at %s events", count(float64(size)))
+		r.add(compare(Result{Case: name, Writers: w.writers, Limit: limit}, atLeast(growthTarget), turns[1], turns[0], slice.perS))
+	}
+	turns, err := r.alternate(ctx, fmt.Sprintf("reading a stream, %d events", size),
+		side{"limit", readStreams(least, r.slice()/4)},
+		side{"grown", readStreams(grown, r.slice()/4)},
+	)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("streams of %d events read at %s events", eventsPerStream, count(float64(size)))
+	r.add(compare(Result{Case: name, Writers: 1, Limit: limit}, atLeast(growthTarget), turns[1], turns[0], slice.perS))
+	head, err := grown.store.Head(ctx)
+	grown.head = int(head)
+	return err
+}
+
+// readStreams reads streams that were filled in, one after the other.
+func readStreams(l *log, d time.Duration) func(context.Context) (slice, error) {
+	rnd := newRand(3)
+	return func(ctx context.Context) (slice, error) {
+		var result slice
+		start := time.Now()
+		for time.Since(start) < d {
+			began := time.Now()
+			n := 0
+			for _, err := range l.store.ReadStream(ctx, l.stream(rnd), eventstore.StreamQuery{}) {
+				if err != nil {
+					return result, err
+				}
+				n++
+			}
+			if n == 0 {
+				return result, errors.New("a stream that was filled in is empty")
+			}
+			result.latencies = append(result.latencies, time.Since(began))
+			result.events++
+		}
+		result.took = time.Since(start)
+		return result, nil
+	}
+}
