@@ -24,6 +24,11 @@ type Verifiable interface {
 
 // What a store may offer to Verify beyond that.
 type (
+	// logBeginner tells the first position that the log can have, above 1 where older
+	// events are kept elsewhere.
+	logBeginner interface {
+		FirstPosition(ctx context.Context) (Position, error)
+	}
 	// streamCounter counts the rows of the gate.
 	streamCounter interface {
 		CountStreams(ctx context.Context) (int64, error)
@@ -59,8 +64,11 @@ func BodyDigest(body []byte) string {
 
 // Verification is what Verify found.
 type Verification struct {
-	// Head is the position up to which the log was verified, Events how many events
-	// were read, Streams how many streams they belong to.
+	// First is the first position that the log can have: above 1 where older events are
+	// kept elsewhere. Then versions are verified from the first that is there. Head is
+	// the position up to which the log was verified, Events how many events were read,
+	// Streams how many streams they belong to.
+	First   Position `json:"first_position"`
 	Head    Position `json:"head"`
 	Events  int64    `json:"events"`
 	Streams int64    `json:"streams"`
@@ -170,6 +178,14 @@ func (v *verifier) run(ctx context.Context) (err error) {
 	if v.found.Head, err = v.store.Head(ctx); err != nil {
 		return v.unreadable(err, "read the head of the log")
 	}
+	v.found.First = 1
+	if beginner, ok := v.store.(logBeginner); ok {
+		first, err := beginner.FirstPosition(ctx)
+		if err := v.unreadable(err, "look for the beginning of the log"); err != nil {
+			return err
+		}
+		v.found.First = max(first, 1)
+	}
 	if file, ok := v.store.(fileChecker); ok {
 		damage, err := file.CheckFile(ctx)
 		if err := v.unreadable(err, "check the database file"); err != nil {
@@ -228,7 +244,7 @@ func (v *verifier) unreadable(err error, doing string) error {
 // their part of the streams alone.
 func (v *verifier) readLog(ctx context.Context) error {
 	first := v.part == 0
-	var last Position
+	last := v.found.First - 1
 	for e, err := range v.store.ReadLog(ctx, LogQuery{Before: v.found.Head + 1}) {
 		if err != nil {
 			if !first {
@@ -262,7 +278,7 @@ func (v *verifier) readLog(ctx context.Context) error {
 	if err := v.flush(ctx); err != nil {
 		return err
 	}
-	if last != v.found.Head {
+	if last != v.found.Head && v.found.Head > 0 {
 		v.fault(Fault{Kind: FaultPosition, Detail: fmt.Sprintf("the log ends at position %d and its head is said to be %d", last, v.found.Head)})
 	}
 	return nil
@@ -339,7 +355,7 @@ func (v *verifier) version(e Event) {
 	if v.partOf(id) != v.part {
 		return
 	}
-	if before := v.versions[id]; e.Version != before+1 {
+	if before, seen := v.versions[id]; e.Version != before+1 && (seen || v.found.First == 1) {
 		v.eventFault(e, FaultVersion, "version %d follows version %d", e.Version, before)
 	}
 	v.versions[id] = e.Version
@@ -464,7 +480,7 @@ func (v *verifier) countGate(ctx context.Context) error {
 			break
 		}
 	}
-	if count > begun {
+	if count > begun && v.found.First == 1 {
 		v.fault(Fault{Kind: FaultGate, Detail: fmt.Sprintf("the gate has %d streams, the log %d", count, begun)})
 	}
 	return nil
