@@ -12,7 +12,7 @@ import (
 )
 
 // growthTarget: within 1.2 times of what it costs on the small log.
-const growthTarget = 1 / 1.2
+const growthTarget = 0.833
 
 // growth measures append, and reading one stream, on logs of growing size. The small log
 // and the large one are two databases, so that they can take turns like any case and

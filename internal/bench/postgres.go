@@ -148,19 +148,14 @@ func (d *postgresDatabase) direct(ctx context.Context) (tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &postgresTables{conn: conn}
-	// Where the log is partitioned by position, ids are unique in a table beside it.
-	err = conn.QueryRow(ctx, `SELECT to_regclass('api_event_ids') IS NOT NULL`).Scan(&t.idsBeside)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close(ctx))
-	}
-	return t, nil
+	return &postgresTables{conn: conn}, nil
 }
 
 // postgresTables is one connection.
 type postgresTables struct {
-	conn      *pgx.Conn
-	idsBeside bool
+	conn *pgx.Conn
+	// placedTo is the position up to which there are partitions.
+	placedTo eventstore.Position
 }
 
 // The SQL of the limit: what api_append writes, by plain statements, with positions and
@@ -181,7 +176,19 @@ const (
 	FROM api_event_store ORDER BY position`
 )
 
+// place makes partitions ahead of need, as the store does.
+func (t *postgresTables) place(ctx context.Context, b *batch) error {
+	last := b.events[len(b.events)-1].position
+	if last <= t.placedTo {
+		return nil
+	}
+	return t.conn.QueryRow(ctx, `SELECT api_prepare_partitions($1)`, int64(last)).Scan(&t.placedTo)
+}
+
 func (t *postgresTables) write(ctx context.Context, b *batch) error {
+	if err := t.place(ctx, b); err != nil {
+		return err
+	}
 	n := len(b.events)
 	var (
 		positions    = make([]int64, n)
@@ -206,9 +213,7 @@ func (t *postgresTables) write(ctx context.Context, b *batch) error {
 	// One message: PostgreSQL makes one transaction of what comes before the Sync.
 	var message pgx.Batch
 	message.Queue(insertEvents, positions, ids, aggregates, versions, types, data, metadata, correlations, causations, streams, occurred, recorded)
-	if t.idsBeside {
-		message.Queue(insertIDs, ids, positions)
-	}
+	message.Queue(insertIDs, ids, positions)
 	g := len(b.streams)
 	var (
 		keys      = make([]pgtype.UUID, g)
@@ -226,6 +231,9 @@ func (t *postgresTables) write(ctx context.Context, b *batch) error {
 }
 
 func (t *postgresTables) fill(ctx context.Context, b *batch) error {
+	if err := t.place(ctx, b); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, t.conn, func(tx pgx.Tx) error {
 		_, err := tx.CopyFrom(ctx, pgx.Identifier{"api_event_store"}, []string{
 			"position", "event_id", "aggregate_id", "version", "event_type", "event_data", "event_metadata",
@@ -240,14 +248,12 @@ func (t *postgresTables) fill(ctx context.Context, b *batch) error {
 		if err != nil {
 			return err
 		}
-		if t.idsBeside {
-			_, err = tx.CopyFrom(ctx, pgx.Identifier{"api_event_ids"}, []string{"event_id", "position"},
-				pgx.CopyFromSlice(len(b.events), func(i int) ([]any, error) {
-					return []any{pgUUID(b.events[i].ID), int64(b.events[i].position)}, nil
-				}))
-			if err != nil {
-				return err
-			}
+		_, err = tx.CopyFrom(ctx, pgx.Identifier{"api_event_ids"}, []string{"event_id", "position"},
+			pgx.CopyFromSlice(len(b.events), func(i int) ([]any, error) {
+				return []any{pgUUID(b.events[i].ID), int64(b.events[i].position)}, nil
+			}))
+		if err != nil {
+			return err
 		}
 		_, err = tx.CopyFrom(ctx, pgx.Identifier{"api_streams"}, []string{"aggregate_id", "stream", "version", "first_position", "last_position"},
 			pgx.CopyFromSlice(len(b.streams), func(i int) ([]any, error) {
@@ -259,7 +265,7 @@ func (t *postgresTables) fill(ctx context.Context, b *batch) error {
 }
 
 func (t *postgresTables) filled(ctx context.Context) error {
-	for _, table := range []string{"api_event_store", "api_streams"} {
+	for _, table := range []string{"api_event_store", "api_event_ids", "api_streams"} {
 		if _, err := t.conn.Exec(ctx, `VACUUM (ANALYZE) `+table); err != nil {
 			return err
 		}

@@ -22,23 +22,9 @@ const (
 	wakePause = 30 * time.Millisecond
 )
 
-// subscription yields the log after a position, and then whatever is appended. It ends
-// with ctx.
+// subscription yields the log after a position, and then whatever is appended.
 func subscription(ctx context.Context, s store, after eventstore.Position) iter.Seq2[eventstore.Event, error] {
-	return func(yield func(eventstore.Event, error) bool) {
-		for {
-			for e, err := range s.ReadLog(ctx, eventstore.LogQuery{After: after}) {
-				if !yield(e, err) || err != nil {
-					return
-				}
-				after = e.Position
-			}
-			if _, err := s.Wait(ctx, after); err != nil {
-				yield(eventstore.Event{}, err)
-				return
-			}
-		}
-	}
+	return eventstore.Subscribe(ctx, s, eventstore.LogQuery{After: after})
 }
 
 // subscribe measures following the log.
