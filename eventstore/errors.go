@@ -14,6 +14,10 @@ var (
 	ErrInvalidEvent = errors.New("invalid event")
 	// ErrInvalidQuery says that a question makes no sense.
 	ErrInvalidQuery = errors.New("invalid query")
+	// ErrIncomplete says that events which are needed for the answer are not in the
+	// store, because a partition has been detached from the log or the database has been
+	// damaged.
+	ErrIncomplete = errors.New("a part of the log is not in the store\nTry: keytrail verify, and attach the partitions that were detached")
 	// ErrUnavailable says that the store cannot serve now; the same operation may be
 	// tried again. Webhooks answer 503 with Retry-After on it.
 	ErrUnavailable = errors.New("event store is unavailable")

@@ -171,9 +171,12 @@ type LogQuery struct {
 // they yield with a zero Event, and end when the context does.
 type Reader interface {
 	// ReadStream yields a stream's events, oldest first unless asked otherwise. A
-	// stream that does not exist yields nothing.
+	// stream that does not exist yields nothing; one of which events are missing between
+	// those asked for is ErrIncomplete.
 	ReadStream(ctx context.Context, stream StreamID, q StreamQuery) iter.Seq2[Event, error]
-	// ReadLog yields the log's events in the order of positions.
+	// ReadLog yields the log's events in the order of positions. Where the log's
+	// beginning is elsewhere, reading forward from before it is ErrIncomplete, unless
+	// the events are chosen by correlation, causation or id.
 	ReadLog(ctx context.Context, q LogQuery) iter.Seq2[Event, error]
 	// Versions returns the current version of each stream named, by aggregate id;
 	// streams without events are left out.

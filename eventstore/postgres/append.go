@@ -60,7 +60,7 @@ func (s *Store) writeBatch(ctx context.Context, batch *backend.Batch) ([]backend
 // attempt cannot overtake the first unseen, since both take the order lock.
 func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
 	var lost error
-	until, cancel := context.WithTimeout(ctx, findOutLimit)
+	until, cancel := context.WithTimeout(ctx, s.findOutFor)
 	defer cancel()
 	for {
 		results, before, head, err = s.tryBatch(ctx, batch)
@@ -128,7 +128,7 @@ func (s *Store) call(ctx context.Context, db querier, batch *backend.Batch) (res
 	}
 	results, head = batch.Results(before, versions, names, verdicts, at, func(p *backend.Plan) ([]eventstore.Event, error) {
 		events, err := s.repeated(ctx, db, p)
-		if err != nil && !errors.Is(err, eventstore.ErrEventIDReused) {
+		if err != nil && !errors.Is(err, eventstore.ErrEventIDReused) && !errors.Is(err, eventstore.ErrIncomplete) {
 			return nil, classify("read what is recorded already", err)
 		}
 		return events, err

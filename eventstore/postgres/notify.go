@@ -83,13 +83,19 @@ func (s *Store) listenConnection(ctx context.Context, config *pgx.ConnConfig, li
 		return err
 	}
 	listening()
-	for {
+	for looked := time.Now(); ; {
 		// After LISTEN, so that nothing falls between the two.
 		var head eventstore.Position
 		if err := conn.QueryRow(ctx, headSQL).Scan(&head); err != nil {
 			return err
 		}
 		s.head.Advance(head)
+		if time.Since(looked) >= pollInterval {
+			if err := s.lookForStart(ctx); err != nil {
+				return err
+			}
+			looked = time.Now()
+		}
 		wait, cancel := context.WithTimeout(ctx, pollInterval)
 		_, err := conn.WaitForNotification(wait)
 		timeout := wait.Err() != nil

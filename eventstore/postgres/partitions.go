@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -46,4 +47,42 @@ func (s *Store) prepareAhead(head eventstore.Position) {
 		}
 		s.preparedTo.Store(int64(enough))
 	})
+}
+
+// lookForStart finds out where the log begins. Detaching a partition is the
+// operator's doing and needs no restart.
+func (s *Store) lookForStart(ctx context.Context) error {
+	var start int64
+	// Of the partitions that were made, those that are attached.
+	if err := s.pool.QueryRow(ctx, `SELECT coalesce(min(p.first_position), 1)
+		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN api_partitions p ON p.name = c.relname
+		WHERE i.inhparent = 'api_event_store'::regclass`).Scan(&start); err != nil {
+		return fmt.Errorf("look where the log begins: %w", err)
+	}
+	s.start.Store(start)
+	return nil
+}
+
+// orArchived tells a stream that has no events from one whose events are all in
+// partitions that have been detached.
+func (s *Store) orArchived(ctx context.Context, events iter.Seq2[eventstore.Event, error], stream eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
+	return func(yield func(eventstore.Event, error) bool) {
+		some := false
+		for e, err := range events {
+			some = true
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+		if some || q.AsOf != 0 || !q.AsOfTime.IsZero() || q.Before != 0 && q.Before <= q.After+1 {
+			return
+		}
+		versions, err := s.Versions(ctx, stream)
+		if err == nil && versions[stream.AggregateID()] > q.After {
+			err = fmt.Errorf("stream %s: %w", stream, eventstore.ErrIncomplete)
+		}
+		if err != nil {
+			yield(eventstore.Event{}, err)
+		}
+	}
 }

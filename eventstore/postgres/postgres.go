@@ -13,7 +13,8 @@
 // The role that migrates owns the tables. The program may run as another role; it
 // needs then no more than
 //
-//	GRANT SELECT ON api_event_store, api_event_ids, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO program;
+//	GRANT SELECT ON api_event_store, api_event_ids, api_partitions, api_streams, api_snapshots, api_raw_bodies,
+//	  api_schema_version TO program;
 //	GRANT EXECUTE ON FUNCTION api_append, api_prepare_partitions, api_save_snapshot TO program;
 //
 // and cannot change an event even where it is broken into. As the owner it is held
@@ -77,11 +78,16 @@ type Store struct {
 	life      *backend.Lifetime
 	head      backend.Head
 	committer *backend.Committer
+	// findOutFor is findOutLimit, but for tests.
+	findOutFor time.Duration
 	// appended has a token while other processes are to be told of appends.
 	appended chan struct{}
 	// preparedTo is the position up to which enough partitions have been made.
 	preparedTo atomic.Int64
 	preparing  atomic.Bool
+	// start is the first position that is in the log; those before it are in partitions
+	// that have been detached.
+	start atomic.Int64
 
 	snapshots snapshot.Chooser
 }
@@ -124,7 +130,7 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if !strings.Contains(url, "pool_max_conns") {
 		config.MaxConns = poolConnections
 	}
-	s := &Store{clock: backend.NewClock(o.Clock), log: o.Logger, life: backend.NewLifetime(), appended: make(chan struct{}, 1)}
+	s := &Store{clock: backend.NewClock(o.Clock), log: o.Logger, life: backend.NewLifetime(), appended: make(chan struct{}, 1), findOutFor: findOutLimit}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -147,6 +153,9 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	if err := s.schema.Check(ctx); err != nil {
+		return nil, classify(doing, err)
+	}
+	if err := s.lookForStart(ctx); err != nil {
 		return nil, classify(doing, err)
 	}
 	s.committer = backend.NewCommitter(s.life, appendLimit, s.writeBatch)
@@ -211,12 +220,16 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // ReadStream implements eventstore.Reader.
 func (s *Store) ReadStream(ctx context.Context, stream eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadStream(ctx, s.life, s.page("read stream "+stream.String()), stream, q)
+	events := dialect.ReadStream(ctx, s.life, s.page("read stream "+stream.String()), stream, q)
+	if s.start.Load() <= 1 {
+		return events
+	}
+	return s.orArchived(ctx, events, stream, q)
 }
 
 // ReadLog implements eventstore.Reader.
 func (s *Store) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadLog(ctx, s.life, s.page("read the log"), s.window, q)
+	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Start: eventstore.Position(s.start.Load())}, q)
 }
 
 // Wait implements eventstore.Waiter.

@@ -86,6 +86,13 @@ func create(t testing.TB) storetest.Database {
 			`INSERT INTO api_event_store SELECT * FROM api_event_store WHERE position = 1
 				ON CONFLICT (position) DO UPDATE SET event_type = 'B'`,
 			`MERGE INTO api_event_store e USING (SELECT 1 AS position) n ON e.position = n.position WHEN MATCHED THEN DELETE`,
+			`UPDATE api_event_store_p000000000001 SET event_type = 'B'`,
+			`DELETE FROM api_event_store_p000000000001 WHERE position = 2`,
+			`TRUNCATE api_event_store_p000000000001`,
+			`DELETE FROM api_event_store_p000002000001`,
+			`UPDATE api_event_ids SET position = 7`,
+			`DELETE FROM api_event_ids`,
+			`TRUNCATE api_event_ids`,
 			`DELETE FROM api_streams`,
 			`TRUNCATE api_streams`,
 		},
@@ -276,7 +283,7 @@ func TestRoleThatCannotWrite(t *testing.T) {
 	role := "program_" + strings.ReplaceAll(eventstore.NewID().String(), "-", "")
 	for _, text := range []string{
 		`CREATE ROLE ` + role + ` LOGIN PASSWORD 'program'`,
-		`GRANT SELECT ON api_event_store, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO ` + role,
+		`GRANT SELECT ON api_event_store, api_event_ids, api_partitions, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO ` + role,
 	} {
 		_, err := conn.Exec(ctx, text)
 		require.NoError(t, err)
@@ -294,7 +301,7 @@ func TestRoleThatCannotWrite(t *testing.T) {
 
 	_, err = s.Append(ctx, anAppend())
 	require.ErrorContains(t, err, "permission denied", "nobody appends who has not been let")
-	_, err = conn.Exec(ctx, `GRANT EXECUTE ON FUNCTION api_append TO `+role)
+	_, err = conn.Exec(ctx, `GRANT EXECUTE ON FUNCTION api_append, api_prepare_partitions TO `+role)
 	require.NoError(t, err)
 	_, err = s.Append(ctx, anAppend())
 	require.NoError(t, err)

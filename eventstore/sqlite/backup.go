@@ -146,42 +146,27 @@ func (c *Copy) Close() error {
 	return c.db.Close()
 }
 
-func (c *Copy) page(ctx context.Context, text string, args []any) ([]eventstore.Event, bool, error) {
-	const doing = "read the events"
-	rows, err := c.db.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, false, classify(doing, err)
-	}
-	page, cut, err := scanEvents(rows, backend.PageBytes)
-	if err != nil {
-		return nil, false, classify(doing, err)
-	}
-	return page, cut, nil
-}
-
-func (c *Copy) window(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error) {
-	err = c.db.QueryRowContext(ctx, text, args...).Scan(&first, &last)
-	return first, last, classify("look for the events of a time window", err)
-}
+// reader reads as a store does.
+func (c *Copy) reader() *Store { return &Store{read: c.db, life: c.life} }
 
 // ReadStream is as eventstore.Reader has it.
 func (c *Copy) ReadStream(ctx context.Context, stream eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadStream(ctx, c.life, c.page, stream, q)
+	return c.reader().ReadStream(ctx, stream, q)
 }
 
 // ReadLog is as eventstore.Reader has it.
 func (c *Copy) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadLog(ctx, c.life, c.page, c.window, q)
+	return c.reader().ReadLog(ctx, q)
 }
 
 // Versions is as eventstore.Reader has it.
 func (c *Copy) Versions(ctx context.Context, streams ...eventstore.StreamID) (map[uuid.UUID]eventstore.Version, error) {
-	return (&Store{read: c.db, life: c.life}).Versions(ctx, streams...)
+	return c.reader().Versions(ctx, streams...)
 }
 
 // Head is as eventstore.Reader has it.
 func (c *Copy) Head(ctx context.Context) (eventstore.Position, error) {
-	return (&Store{read: c.db, life: c.life}).Head(ctx)
+	return c.reader().Head(ctx)
 }
 
 // CountStreams is how many streams the gate knows.

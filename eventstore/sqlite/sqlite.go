@@ -227,5 +227,5 @@ func (s *Store) ReadStream(ctx context.Context, stream eventstore.StreamID, q ev
 
 // ReadLog implements eventstore.Reader.
 func (s *Store) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadLog(ctx, s.life, s.page("read the log"), s.window, q)
+	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Start: 1}, q)
 }

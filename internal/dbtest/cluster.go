@@ -34,12 +34,18 @@ const (
 	portAttempts = 5
 )
 
+// ErrNoSmallDisk says that this machine lets this user mount no file system.
+var ErrNoSmallDisk = errors.New("a small file system cannot be mounted here, which takes Linux and root")
+
 // Options of a Cluster. The zero value is right for suites.
 type Options struct {
 	// Durable keeps fsync and full_page_writes on: for benchmarks, and for tests
 	// that crash the database server itself. Off, a start takes a second and a
 	// killed keytrail still loses nothing, because the server goes on.
 	Durable bool
+	// DiskMiB, if set, puts the data on a file system of their own of that size, in
+	// memory, for tests that fill it.
+	DiskMiB int
 	// Log gets the server's output. Nil keeps only its end, for errors.
 	Log io.Writer
 }
@@ -72,8 +78,13 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	if c.dir, err = os.MkdirTemp("", "keytrail-postgres-"); err != nil {
 		return nil, err
 	}
+	if opts.DiskMiB > 0 {
+		if err := mountDisk(c.dir, opts.DiskMiB); err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoSmallDisk, err), os.RemoveAll(c.dir))
+		}
+	}
 	if err := c.initialize(ctx, filepath.Join(bin, "initdb")); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.dir))
+		return nil, errors.Join(err, c.remove())
 	}
 	for attempt := 1; ; attempt++ {
 		if c.port, err = freePort(ctx); err != nil {
@@ -86,7 +97,34 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 			break
 		}
 	}
-	return nil, errors.Join(err, os.RemoveAll(c.dir))
+	return nil, errors.Join(err, c.remove())
+}
+
+// remove removes the data.
+func (c *Cluster) remove() error {
+	var err error
+	if c.opts.DiskMiB > 0 {
+		err = unmountDisk(c.dir)
+	}
+	return errors.Join(err, os.RemoveAll(c.dir))
+}
+
+// FillDisk takes what room there is on the disk of a cluster that has its own. The
+// function gives it back.
+func (c *Cluster) FillDisk() (free func() error, err error) {
+	name := filepath.Join(c.dir, "filler")
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	block := make([]byte, 64<<10)
+	for err == nil {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error { return os.Remove(name) }, f.Close()
 }
 
 func (c *Cluster) initialize(ctx context.Context, initdb string) error {
@@ -180,7 +218,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 
 // Stop ends the server and removes its data. Stopping twice does no harm.
 func (c *Cluster) Stop() error {
-	return errors.Join(c.process.Stop(syscall.SIGQUIT, stopGrace), os.RemoveAll(c.dir))
+	return errors.Join(c.process.Stop(syscall.SIGQUIT, stopGrace), c.remove())
 }
 
 func (c *Cluster) alive() bool {

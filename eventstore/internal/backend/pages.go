@@ -2,7 +2,10 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"iter"
+
+	"github.com/google/uuid"
 
 	"github.com/keytrail/keytrail/eventstore"
 )
@@ -98,26 +101,63 @@ func (d Dialect) ReadStream(ctx context.Context, l *Lifetime, query Query, strea
 			}
 		}
 		text, args := d.Stream(stream.AggregateID(), next, rows)
-		return fullPage(ctx, query, text, args, rows)
+		page, more, err := fullPage(ctx, query, text, args, rows)
+		if err == nil {
+			err = withoutGap(stream, next, page)
+		}
+		return page, more, err
 	})
 }
 
-// ReadLog is Reader.ReadLog over query; window answers what Dialect.Window asks.
-func (d Dialect) ReadLog(ctx context.Context, l *Lifetime, query Query, window func(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error), q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
+// withoutGap checks that a page of a stream has every version between its first and
+// its last, and the first that was asked for: a state folded from less would be wrong.
+func withoutGap(stream eventstore.StreamID, q eventstore.StreamQuery, page []eventstore.Event) error {
+	if len(page) == 0 {
+		return nil
+	}
+	step, due := eventstore.Version(1), q.After+1
+	if q.Backward {
+		step, due = -1, page[0].Version // which is the newest is not known beforehand
+	}
+	for _, e := range page {
+		if e.Version != due {
+			return fmt.Errorf("stream %s has version %d where %d was due: %w", stream, e.Version, due, eventstore.ErrIncomplete)
+		}
+		due += step
+	}
+	return nil
+}
+
+// Log is how a database answers questions about the log.
+type Log struct {
+	Query Query
+	// Window answers what Dialect.Window asks.
+	Window func(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error)
+	// Start is the log's first position that is in the database, 1 as a rule.
+	Start eventstore.Position
+}
+
+// ReadLog is Reader.ReadLog.
+func (d Dialect) ReadLog(ctx context.Context, l *Lifetime, log Log, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
 	return func(yield func(eventstore.Event, error) bool) {
-		bounded := false
+		begun := false
 		q := q
 		pages := Pages(ctx, l, q.Limit, func(ctx context.Context, last eventstore.Event, rows int) ([]eventstore.Event, bool, error) {
-			if text, args, wanted := d.Window(q); wanted && !bounded {
-				first, end, err := window(ctx, text, args)
-				if err != nil || first == 0 {
-					return nil, false, err
+			if !begun {
+				if text, args, wanted := d.Window(q); wanted {
+					first, end, err := log.Window(ctx, text, args)
+					if err != nil || first == 0 {
+						return nil, false, err
+					}
+					q.After = max(q.After, first-1)
+					if q.Before == 0 || q.Before > end+1 {
+						q.Before = end + 1
+					}
 				}
-				q.After = max(q.After, first-1)
-				if q.Before == 0 || q.Before > end+1 {
-					q.Before = end + 1
+				if !q.Backward && q.After+1 < log.Start && !narrow(q) {
+					return nil, false, fmt.Errorf("the log begins at position %d, and %d was asked for: %w", log.Start, q.After+1, eventstore.ErrIncomplete)
 				}
-				bounded = true
+				begun = true
 			}
 			next := q
 			if last.Position != 0 {
@@ -128,10 +168,16 @@ func (d Dialect) ReadLog(ctx context.Context, l *Lifetime, query Query, window f
 				}
 			}
 			text, args := d.Log(next, rows)
-			return fullPage(ctx, query, text, args, rows)
+			return fullPage(ctx, log.Query, text, args, rows)
 		})
 		pages(yield)
 	}
+}
+
+// narrow reports whether a question is about a few events, of which those that are
+// there are better than none.
+func narrow(q eventstore.LogQuery) bool {
+	return q.CorrelationID != uuid.Nil || q.CausationID != uuid.Nil || len(q.EventIDs) > 0
 }
 
 func fullPage(ctx context.Context, query Query, text string, args []any, rows int) ([]eventstore.Event, bool, error) {

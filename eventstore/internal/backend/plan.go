@@ -170,6 +170,7 @@ func (p *Plan) Repeated(recorded []eventstore.Event) ([]eventstore.Event, error)
 				return nil, fmt.Errorf("%w (only a part of this append is recorded)", p.Reused(i))
 			}
 		}
+		return nil, fmt.Errorf("event id %s is used, and its event cannot be compared: %w", p.Events[0].ID, eventstore.ErrIncomplete)
 	}
 	return out, nil
 }
