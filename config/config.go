@@ -41,6 +41,8 @@ type Store struct {
 	URL StoreURL
 	// AdminURL is the role that owns the tables; the same as URL where none was given.
 	AdminURL StoreURL
+	// SnapshotAfter is by how many events a stream grows until its next snapshot; 0: off.
+	SnapshotAfter int
 }
 
 // Webhook configures the source "keycloak".

@@ -111,6 +111,7 @@ func TestDefaults(t *testing.T) {
 		require.Equal(t, time.Minute, c.Poll.Interval)
 		require.Equal(t, 6*time.Hour, c.Reconcile.Interval)
 		require.Equal(t, time.Minute, c.Reconcile.Settle)
+		require.Equal(t, 200, c.Store.SnapshotAfter)
 		require.Equal(t, "text", c.Log.Format)
 		require.Equal(t, slog.LevelInfo, c.Log.Level)
 		require.False(t, c.Webhook.Secret.IsSet())
@@ -126,6 +127,7 @@ func TestDefaults(t *testing.T) {
 var good = map[string][3]string{
 	"store.url":              {"sqlite:a.db", "sqlite:b.db", "postgres://u:p@h/d"},
 	"store.admin_url":        {"postgres://a@h/d", "postgres://b@h/d", "postgresql://c@h/d"},
+	"store.snapshot_after":   {"1", "0", "1000"},
 	"listen":                 {"127.0.0.1:1", "[::1]:2", "localhost:0"},
 	"webhook.secret":         {"a", "b", "c,d"},
 	"public_url":             {"https://127.0.0.1", "http://localhost:80/x", "http://[::1]"},
@@ -348,7 +350,7 @@ func TestWithoutClient(t *testing.T) {
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	contract := []string{
-		"KEYTRAIL_STORE_URL", "KEYTRAIL_STORE_ADMIN_URL", "KEYTRAIL_LISTEN", "KEYTRAIL_WEBHOOK_SECRET", "KEYTRAIL_PUBLIC_URL",
+		"KEYTRAIL_STORE_URL", "KEYTRAIL_STORE_ADMIN_URL", "KEYTRAIL_STORE_SNAPSHOT_AFTER", "KEYTRAIL_LISTEN", "KEYTRAIL_WEBHOOK_SECRET", "KEYTRAIL_PUBLIC_URL",
 		"KEYTRAIL_KEYCLOAK_URL", "KEYTRAIL_KEYCLOAK_REALMS", "KEYTRAIL_KEYCLOAK_CLIENT_ID", "KEYTRAIL_KEYCLOAK_CLIENT_SECRET",
 		"KEYTRAIL_KEYCLOAK_AUTH_REALM", "KEYTRAIL_POLL_INTERVAL", "KEYTRAIL_RECONCILE_INTERVAL", "KEYTRAIL_API_TOKEN",
 		"KEYTRAIL_RECONCILE_SETTLE", "KEYTRAIL_LOG_FORMAT", "KEYTRAIL_LOG_LEVEL",

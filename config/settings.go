@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,6 +25,7 @@ const (
 	KindStoreURL Kind = "store-url"
 	KindAddress  Kind = "host:port"
 	KindDuration Kind = "duration" // Go's notation, such as 90s or 6h; 0 switches off
+	KindCount    Kind = "count"    // a whole number; 0 switches off
 	KindChoice   Kind = "choice"
 	KindSecret   Kind = "secret"
 	KindFile     Kind = "file" // the path of a file that holds another setting's value
@@ -76,6 +78,11 @@ var table = buildTable([]setting{
 			return one(setStoreURL(&c.Store.AdminURL, v))
 		},
 		func(c *Config) string { return c.Store.AdminURL.String() },
+	},
+	{
+		Setting{Path: "store.snapshot_after", Kind: KindCount, Default: "200", Description: "events by which a user's stream grows until the next snapshot of their state; 0 switches off"},
+		func(c *Config, v string) []problem { return one(setCount(&c.Store.SnapshotAfter, v, "200")) },
+		func(c *Config) string { return strconv.Itoa(c.Store.SnapshotAfter) },
 	},
 	{
 		Setting{Path: "listen", Kind: KindAddress, Default: "127.0.0.1:8085", Description: "host:port of webhooks, API and page"},
@@ -299,6 +306,22 @@ func setDuration(into *time.Duration, value, example string) *problem {
 		return &problem{"is negative", example + ", or 0 to switch off"}
 	}
 	*into = d
+	return nil
+}
+
+// maxCount keeps counts within what both databases and all machines hold.
+const maxCount = 1_000_000_000
+
+func setCount(into *int, value, example string) *problem {
+	n, err := strconv.ParseUint(value, 10, 64)
+	try := "a whole number, such as " + example + ", or 0 to switch off"
+	switch {
+	case errors.Is(err, strconv.ErrRange) || err == nil && n > maxCount:
+		return &problem{"is more than " + strconv.Itoa(maxCount), try}
+	case err != nil:
+		return &problem{"is not a whole number of 0 or more", try}
+	}
+	*into = int(n)
 	return nil
 }
 

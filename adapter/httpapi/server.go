@@ -38,6 +38,8 @@ type Config struct {
 	// Store and Codec read events, for what must be newer than the projections.
 	Store eventstore.Reader
 	Codec *adapter.Codec
+	// Snapshots shortens the reading of long streams; it may be nil.
+	Snapshots eventstore.Snapshotter
 
 	Users           UserReader
 	Calls           CallReader

@@ -98,11 +98,11 @@ func (s *Server) findUser(ctx context.Context, realm, idOrName string) (adapter.
 		return adapter.User{}, err
 	}
 	if versions[stream.AggregateID()] > u.Version {
-		events, err := s.Codec.ReadStream(ctx, s.Store, stream)
+		loaded, _, err := s.Codec.LoadUser(ctx, s.Store, s.Snapshots, adapter.UserRef{Realm: realm, UserID: id}, adapter.UserUntil{})
 		if err != nil {
 			return adapter.User{}, err
 		}
-		u, _ = adapter.FoldUser(events)
+		u = loaded.User
 	}
 	if u.Version == 0 {
 		return adapter.User{}, adapter.Errorf(adapter.CodeUserNotFound, "no user of realm %s has the id or user name %s", quoted(realm), quoted(idOrName)).
@@ -114,13 +114,13 @@ func (s *Server) findUser(ctx context.Context, realm, idOrName string) (adapter.
 // userAsOf folds what occurred until at and was recorded until knownAt; a zero time does
 // not limit.
 func (s *Server) userAsOf(ctx context.Context, u adapter.User, at, knownAt time.Time) (adapter.User, error) {
+	then, known, err := s.Codec.LoadUser(ctx, s.Store, s.Snapshots, adapter.UserRef{Realm: u.Realm, UserID: u.ID}, adapter.UserUntil{At: at, KnownAt: knownAt})
+	if err != nil || known {
+		return then.User, err
+	}
 	events, err := s.Codec.ReadStream(ctx, s.Store, adapter.UserStream(u.Realm, u.ID))
 	if err != nil {
 		return adapter.User{}, err
-	}
-	then, known := adapter.UserAsOf(events, at, knownAt)
-	if known {
-		return then, nil
 	}
 	// Of the two limits, the first known moment is that of the one that nothing keeps to:
 	// when something occurred or, where something had by then, when that was recorded.

@@ -80,6 +80,8 @@ type Commands struct {
 	Codec    *adapter.Codec
 	Clock    func() time.Time
 	Logger   *slog.Logger
+	// Snapshots shortens the reading of long streams. It may be nil.
+	Snapshots eventstore.Snapshotter
 	// Secret returns a random secret of the store that is in no event, the same for all
 	// processes: repeated requests that carry a password are compared under it. Where it
 	// is nil the process has one of its own, and takes such a request of another process,

@@ -16,11 +16,11 @@ import (
 // something open, and records the read as a call and what it found as UserApiObserved.
 // A user who is gone is found to be gone, and is no error.
 func (c *Commands) ObserveUser(ctx context.Context, ref adapter.UserRef, because string) (Outcome, error) {
-	events, err := c.Codec.ReadStream(ctx, c.Store, adapter.UserStream(ref.Realm, ref.UserID))
+	loaded, _, err := c.Codec.LoadUser(ctx, c.Store, c.Snapshots, ref, adapter.UserUntil{})
 	if err != nil {
 		return Outcome{}, err
 	}
-	believed, _ := adapter.FoldUser(events)
+	believed := loaded.User
 	rec, err := c.begin(ctx, intent{
 		command: "user.read", realm: ref.Realm, ref: UserRef{ID: ref.UserID, Username: believed.Username},
 		method: http.MethodGet, template: userTemplate,

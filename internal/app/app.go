@@ -56,6 +56,7 @@ type Retry struct {
 // store is an event store whose database the projections share.
 type store interface {
 	eventstore.Store
+	eventstore.Snapshotter
 	ReadDB() *sql.DB
 	WriteDB() *sql.DB
 }
@@ -68,7 +69,9 @@ type App struct {
 	Registry *prometheus.Registry
 	Metrics  *telemetry.Metrics
 
-	Store           eventstore.Store
+	Store eventstore.Store
+	// Snapshots is nil where they are switched off.
+	Snapshots       eventstore.Snapshotter
 	Codec           *adapter.Codec
 	Engine          *projections.Engine
 	Users           *users.Queries
@@ -202,6 +205,9 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 		return nil, fmt.Errorf("opening the projections: %w", err)
 	}
 	a.Store = &measuredStore{Store: s, seconds: a.Metrics.StoreAppendSeconds, clock: o.Clock}
+	if cfg.Store.SnapshotAfter > 0 {
+		a.Snapshots = tolerantSnapshots{Snapshotter: s, log: o.Logger}
+	}
 	if err := a.register(db); err != nil {
 		return nil, err
 	}
@@ -270,7 +276,7 @@ func (a *App) register(db projections.DB) error {
 	a.realmChanges = &interpret.RealmChanges{Interpreter: a.Interpreter, Users: users.NewQueries(db), Settled: a.settled}
 	return errors.Join(
 		a.Engine.RegisterConsumer(a.Interpreter, a.realmChanges),
-		a.Engine.Register(users.New(a.Store, a.Codec)),
+		a.Engine.Register(users.New(a.Store, a.Codec).WithSnapshots(a.Snapshots)),
 		a.Engine.Register(calls.New()),
 		a.Engine.Register(reconciliations.New()),
 		a.Engine.Register(audit.New(a.Store, a.Codec)),

@@ -17,7 +17,7 @@ import (
 func (a *App) connect(o Options) error {
 	a.Commands = &outbound.Commands{
 		Store: a.Store, Codec: a.Codec, Clock: a.Clock, Logger: a.Logger,
-		Secret: (&secrets{leases: a.Leases}).Secret,
+		Snapshots: a.Snapshots, Secret: (&secrets{leases: a.Leases}).Secret,
 		Observe: func(command string, status adapter.CallStatus) {
 			a.Metrics.Calls.WithLabelValues(command, string(status)).Inc()
 		},

@@ -81,14 +81,14 @@ func (a *App) UserAt(ctx context.Context, ref adapter.UserRef, at time.Time) (ad
 		}
 		return u, err
 	}
-	events, err := a.userEvents(ctx, ref)
+	then, ok, err := a.Codec.LoadUser(ctx, a.Store, a.Snapshots, ref, adapter.UserUntil{At: at})
+	if err != nil || ok {
+		return then.User, err
+	}
+	first, ok, err := a.Codec.LoadUser(ctx, a.Store, a.Snapshots, ref, adapter.UserUntil{})
 	if err != nil {
 		return adapter.User{}, err
 	}
-	if u, ok := adapter.UserAsOf(events, at, time.Time{}); ok {
-		return u, nil
-	}
-	first, ok := adapter.FoldUser(events)
 	if !ok {
 		return adapter.User{}, unknownUser(ref)
 	}

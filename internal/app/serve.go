@@ -59,6 +59,9 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) error {
 	}))
 	group.Add("projections", lifecycle.Func(a.Engine.Run))
 	group.Add("settler", a.settler())
+	if a.Snapshots != nil {
+		group.Add("snapshots", a.snapshotTaker())
+	}
 	if k := a.Config.Keycloak; a.Keycloak != nil && len(k.Realms) > 0 {
 		group.Add("realms", a.realmLearner(k.Realms))
 		group.Add("observer", a.observer(k.Realms))
@@ -101,7 +104,7 @@ func (a *App) Serve(ctx context.Context, o ServeOptions) error {
 func (a *App) httpAPI(o ServeOptions) (*httpapi.Server, error) {
 	c := httpapi.Config{
 		Sources: sources(a.Config.Sources), Recorder: a.Recorder, Token: a.Config.API.Token.Reveal(),
-		Store: a.Store, Codec: a.Codec,
+		Store: a.Store, Codec: a.Codec, Snapshots: a.Snapshots,
 		Users: userReader{a.Users}, Calls: httpCalls{a.Calls}, Reconciliations: a.Reconciliations,
 		Audit: a.Audit, Analytics: a.Analytics,
 		Projections: httpProjections{a.Engine}, Traces: a.Traces, Failures: a.Failures,

@@ -37,6 +37,8 @@ type Metrics struct {
 
 	StoreAppendSeconds prometheus.Histogram
 
+	Snapshots *prometheus.CounterVec // outcome
+
 	sources, realms map[string]bool
 }
 
@@ -87,6 +89,9 @@ func NewMetrics(reg prometheus.Registerer, names Names) (*Metrics, error) {
 		StoreAppendSeconds: r.histogram("keytrail_store_append_seconds",
 			"Seconds that one append to the event store took, from the call to the durable commit, waiting for a group commit included.",
 			[]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5}),
+		Snapshots: r.counter("keytrail_snapshots_total",
+			"Snapshots of users whose streams have grown long, by outcome (saved, failed). Without one the stream is folded.",
+			"outcome"),
 		sources: set(names.Sources),
 		realms:  set(names.Realms),
 	}

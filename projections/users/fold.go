@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,8 +29,9 @@ var schema string
 
 // Projection folds user events into one row a user.
 type Projection struct {
-	log   eventstore.Reader
-	codec *adapter.Codec
+	log       eventstore.Reader
+	codec     *adapter.Codec
+	snapshots eventstore.Snapshotter
 }
 
 var _ projections.Projection = (*Projection)(nil)
@@ -38,6 +40,13 @@ var _ projections.Projection = (*Projection)(nil)
 // late.
 func New(log eventstore.Reader, codec *adapter.Codec) *Projection {
 	return &Projection{log: log, codec: codec}
+}
+
+// WithSnapshots lets p begin with snapshots where it reads a user's stream. It returns p
+// and is to be called before p is used; nil is none.
+func (p *Projection) WithSnapshots(s eventstore.Snapshotter) *Projection {
+	p.snapshots = s
+	return p
 }
 
 // Name implements projections.Projection.
@@ -69,8 +78,8 @@ type key struct{ realm, userID string }
 
 // row is one user's row.
 type row struct {
-	stream eventstore.StreamID
-	user   adapter.User
+	ref  adapter.UserRef
+	user adapter.User
 	// news are the events to fold in, and newest the last of them in the log.
 	news   []adapter.Decoded
 	newest eventstore.Event
@@ -118,7 +127,7 @@ func (p *Projection) group(events []adapter.Decoded) (map[key]*row, error) {
 		k := key{projections.CleanText(realm), projections.CleanText(id)}
 		r, ok := users[k]
 		if !ok {
-			r = &row{stream: e.Stream}
+			r = &row{ref: adapter.UserRef{Realm: realm, UserID: id}}
 			users[k] = r
 		}
 		r.news = append(r.news, e)
@@ -167,22 +176,17 @@ func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position)
 		}
 		return nil
 	}
-	var events []adapter.Decoded
-	for e, err := range p.log.ReadStream(ctx, r.stream, eventstore.StreamQuery{}) {
-		if err != nil {
-			return fmt.Errorf("fold %s anew: %w", r.stream, err)
-		}
-		if e.Position > upTo {
-			break // a row never knows more than its checkpoint says
-		}
-		d, err := p.codec.Decode(ctx, e)
-		if err != nil {
-			return &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: err}
-		}
-		events = append(events, d)
-		r.newest = e
+	// A row never knows more than its checkpoint says.
+	anew, _, err := p.codec.LoadUser(ctx, p.log, p.snapshots, r.ref, adapter.UserUntil{Position: upTo})
+	var unreadable *adapter.UnreadableEventError
+	if errors.As(err, &unreadable) {
+		e := unreadable.Event
+		return &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: unreadable.Err}
 	}
-	r.user, _ = adapter.FoldUser(events)
+	if err != nil {
+		return fmt.Errorf("fold %s anew: %w", r.newest.Stream, err)
+	}
+	r.user, r.newest = anew.User, anew.Newest
 	return nil
 }
 
