@@ -29,12 +29,16 @@ func Restore(ctx context.Context, file string, to Place, o Options) (_ Result, e
 	if begun, err := hasEvents(ctx, to); err != nil || begun {
 		return Result{}, fmt.Errorf("%s: %w", doing, errors.Join(err, notEmpty(begun)))
 	}
-	b, err := openBackup(ctx, file, to)
+	room := "" // for an old backup's copy: beside the store where that is a file, which needs as much
+	if to.URL == "" {
+		room = filepath.Dir(to.Path)
+	}
+	b, err := openBackup(ctx, file, room)
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err := b.check(ctx, o); err != nil {
+	if _, err := b.check(ctx, o); err != nil {
 		return Result{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	if err := o.Migrate(ctx, to); err != nil {
@@ -48,6 +52,23 @@ func Restore(ctx context.Context, file string, to Place, o Options) (_ Result, e
 		return Result{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	return resultOf(b.manifest, restored, b.size), nil
+}
+
+// Check verifies a backup without restoring it, and writes nothing, unless it has an
+// older schema: then a copy of it, in the system's folder for temporary files. Errors
+// are those of Restore that concern the file.
+func Check(ctx context.Context, file string, o Options) (_ Result, err error) {
+	doing := "check " + file
+	b, err := openBackup(ctx, file, "")
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	v, err := b.check(ctx, o)
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	return resultOf(b.manifest, v, b.size), nil
 }
 
 func notEmpty(begun bool) error {
@@ -108,7 +129,9 @@ type backupFile struct {
 	folder string
 }
 
-func openBackup(ctx context.Context, file string, to Place) (_ *backupFile, err error) {
+// openBackup opens a backup; room is the folder for its copy where it needs one, the
+// system's for temporary files where empty.
+func openBackup(ctx context.Context, file, room string) (_ *backupFile, err error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -146,7 +169,7 @@ func openBackup(ctx context.Context, file string, to Place) (_ *backupFile, err 
 		return nil, err
 	}
 	if version.Current < version.Supported {
-		return b, b.bringUpToDate(ctx, to)
+		return b, b.bringUpToDate(ctx, room)
 	}
 	return b, nil
 }
@@ -173,14 +196,9 @@ func primaryCode(err error) int {
 	return e.Code() & 0xff
 }
 
-// bringUpToDate goes on with a copy that has this program's schema. It lies beside the
-// store where that is a file, so that there is room for it where room is needed anyway.
-func (b *backupFile) bringUpToDate(ctx context.Context, to Place) (err error) {
-	parent := ""
-	if to.URL == "" {
-		parent = filepath.Dir(to.Path)
-	}
-	if b.folder, err = os.MkdirTemp(parent, "keytrail-restore-"); err != nil {
+// bringUpToDate goes on with a copy that has this program's schema.
+func (b *backupFile) bringUpToDate(ctx context.Context, room string) (err error) {
+	if b.folder, err = os.MkdirTemp(room, "keytrail-restore-"); err != nil {
 		return err
 	}
 	updated := filepath.Join(b.folder, "backup.db")
@@ -235,10 +253,10 @@ func (b *backupFile) damaged(faults ...eventstore.Fault) error {
 }
 
 // check verifies the file against its manifest.
-func (b *backupFile) check(ctx context.Context, o Options) error {
+func (b *backupFile) check(ctx context.Context, o Options) (*eventstore.Verification, error) {
 	head, err := b.copy.Head(ctx)
 	if err != nil {
-		return b.damaged(eventstore.Fault{Kind: eventstore.FaultUnreadable, Detail: err.Error()})
+		return nil, b.damaged(eventstore.Fault{Kind: eventstore.FaultUnreadable, Detail: err.Error()})
 	}
 	b.head, b.all = head, newSums(head)
 	first := newSums(b.manifest.Head)
@@ -255,16 +273,16 @@ func (b *backupFile) check(ctx context.Context, o Options) error {
 		Progress: func(done, total int64) { o.Progress.tell(StageVerify, done, total) },
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	faults, total := v.Faults, v.FaultsTotal
 	if differences := first.differences(b.manifest); len(differences) > 0 {
 		faults, total = append(differences, faults...), total+int64(len(differences))
 	}
 	if total > 0 {
-		return &DamagedError{What: b.file, Faults: faults, Total: total}
+		return nil, &DamagedError{What: b.file, Faults: faults, Total: total}
 	}
-	return nil
+	return v, nil
 }
 
 // load fills the store. What is read is compared once more, before it is committed.
