@@ -195,7 +195,16 @@ func (c *Cluster) URL() string { return c.url }
 // Kill ends the server as a crash would (SIGKILL). The data stay, for Restart.
 func (c *Cluster) Kill() error { return c.process.Kill() }
 
-// Restart starts the killed server again on the same data and port, and waits
+// Halt ends the server as an administrator would and keeps its data, for Restart.
+// sig says how (PostgreSQL manual, "Shutting Down the Server"): SIGINT is fast,
+// which disconnects everybody first, SIGQUIT is immediate, after which it recovers
+// as from a crash.
+func (c *Cluster) Halt(sig syscall.Signal) error { return c.process.Stop(sig, stopGrace) }
+
+// Pid is the id of the server's first process, which changes with Restart.
+func (c *Cluster) Pid() int { return c.process.Pid() }
+
+// Restart starts the server that was killed or halted again on the same data and port, and waits
 // until it has recovered.
 func (c *Cluster) Restart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

@@ -149,19 +149,19 @@ func digest(stream eventstore.StreamID, e eventstore.NewEvent) string {
 }
 
 // String is the operation in a line, long results cut in the middle.
-func (o Op) String() string {
+func (op Op) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[%d", o.Call)
-	if o.Return != 0 {
-		fmt.Fprintf(&b, "–%d] ", o.Return)
+	fmt.Fprintf(&b, "[%d", op.Call)
+	if op.Return != 0 {
+		fmt.Fprintf(&b, "–%d] ", op.Return)
 	} else {
 		b.WriteString("–…] ")
 	}
-	fmt.Fprintf(&b, "%s on %s: %s", o.Client, o.Handle, o.Kind)
-	if o.Session != 0 {
-		fmt.Fprintf(&b, " (subscription %d)", o.Session)
+	fmt.Fprintf(&b, "%s on %s: %s", op.Client, op.Handle, op.Kind)
+	if op.Session != 0 {
+		fmt.Fprintf(&b, " (subscription %d)", op.Session)
 	}
-	for _, p := range o.Parts {
+	for _, p := range op.Parts {
 		expect := "any"
 		if p.Expect != nil {
 			expect = fmt.Sprint(*p.Expect)
@@ -171,36 +171,36 @@ func (o Op) String() string {
 			b.WriteString(" " + short(e.ID))
 		}
 	}
-	for _, s := range o.Streams {
+	for _, s := range op.Streams {
 		b.WriteString(" " + s)
 	}
-	if o.After != 0 {
-		fmt.Fprintf(&b, " after %d", o.After)
+	if op.After != 0 {
+		fmt.Fprintf(&b, " after %d", op.After)
 	}
-	if o.Backward {
+	if op.Backward {
 		b.WriteString(" backward")
 	}
-	if o.Limit != 0 {
-		fmt.Fprintf(&b, " limit %d", o.Limit)
+	if op.Limit != 0 {
+		fmt.Fprintf(&b, " limit %d", op.Limit)
 	}
-	fmt.Fprintf(&b, " → %s", o.Outcome)
+	fmt.Fprintf(&b, " → %s", op.Outcome)
 	switch {
-	case o.Outcome == Conflict:
-		fmt.Fprintf(&b, ": %s is at %d, not %d", o.Stream, o.Actual, o.Expected)
-	case o.Error != "":
-		b.WriteString(": " + strings.ReplaceAll(o.Error, "\n", " "))
-	case o.Kind == Head || o.Kind == Wait:
-		fmt.Fprintf(&b, " %d", o.Head)
-	case o.Kind == Versions:
-		for _, s := range o.Streams {
-			fmt.Fprintf(&b, " %s=%d", s, o.Versions[s])
+	case op.Outcome == Conflict:
+		fmt.Fprintf(&b, ": %s is at %d, not %d", op.Stream, op.Actual, op.Expected)
+	case op.Error != "":
+		b.WriteString(": " + strings.ReplaceAll(op.Error, "\n", " "))
+	case op.Kind == Head || op.Kind == Wait:
+		fmt.Fprintf(&b, " %d", op.Head)
+	case op.Kind == Versions:
+		for _, s := range op.Streams {
+			fmt.Fprintf(&b, " %s=%d", s, op.Versions[s])
 		}
 	}
-	for i, e := range o.Events {
-		if i == 3 && len(o.Events) > 6 {
-			fmt.Fprintf(&b, " … (%d events)", len(o.Events))
+	for i, e := range op.Events {
+		if i == 3 && len(op.Events) > 6 {
+			fmt.Fprintf(&b, " … (%d events)", len(op.Events))
 		}
-		if i < 3 || i >= len(o.Events)-3 {
+		if i < 3 || i >= len(op.Events)-3 {
 			fmt.Fprintf(&b, " %d:%s/%d=%s", e.Position, e.Stream, e.Version, short(e.ID))
 		}
 	}
@@ -217,29 +217,31 @@ func short(id uuid.UUID) string {
 const FileEnv = "KEYTRAIL_HISTORY_FILE"
 
 // A Recorder puts operations into one order. Its methods are safe for concurrent
-// use.
+// use. The zero value is ready.
 type Recorder struct {
 	sequence atomic.Int64
-	returned atomic.Int64
+	answered atomic.Int64
 
 	mu  sync.Mutex
 	ops []Op
 }
 
-// Do records an operation around f, which carries it out and completes the Op.
-func (r *Recorder) Do(op Op, f func(op *Op)) Op {
-	op.Call = r.sequence.Add(1)
-	f(&op)
+// call notes that op is about to begin.
+func (r *Recorder) call(op *Op) { op.Call = r.sequence.Add(1) }
+
+// ended notes that op has ended, with what it has answered.
+func (r *Recorder) ended(op Op) {
 	op.Return = r.sequence.Add(1)
 	r.mu.Lock()
 	r.ops = append(r.ops, op)
 	r.mu.Unlock()
-	r.returned.Add(1)
-	return op
+	if op.Outcome == OK || op.Outcome == Conflict || op.Outcome == Reused {
+		r.answered.Add(1)
+	}
 }
 
-// Returned is how many operations have been recorded.
-func (r *Recorder) Returned() int64 { return r.returned.Load() }
+// Answered is how many operations have been answered, faults not counted.
+func (r *Recorder) Answered() int64 { return r.answered.Load() }
 
 // Ops are what has been recorded, in the order of calls.
 func (r *Recorder) Ops() []Op {
