@@ -284,6 +284,7 @@ func TestSnapshotsServe(t *testing.T) {
 		s := anyStream(t, c, 20)
 		events := rapid.IntRange(1, 5).Draw(t, "after")
 		settled := start.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "settled")) * time.Second)
+		decoded := s.decoded(t, c)
 		var snapshots kept
 		for n := 1; n <= len(s.events); n++ {
 			grown := &stream{events: s.events[:n]}
@@ -298,7 +299,7 @@ func TestSnapshotsServe(t *testing.T) {
 			if len(snapshots) > 0 {
 				newest = snapshots[len(snapshots)-1].Version
 			}
-			want, _ := adapter.FoldUser(grown.decoded(t, c))
+			want, _ := adapter.FoldUser(decoded[:n])
 			grown.reads = 0
 			got, _, err := c.LoadUser(ctx, grown, snapshots, ref, adapter.UserUntil{})
 			require.NoError(t, err)
@@ -308,7 +309,7 @@ func TestSnapshotsServe(t *testing.T) {
 			// Brute force: the newest version that can be cut off.
 			best := 0
 			for v := 1; v <= n; v++ {
-				held, _ := adapter.FoldUser(grown.decoded(t, c)[:v])
+				held, _ := adapter.FoldUser(decoded[:v])
 				late := slices.ContainsFunc(s.events[v:n], func(e eventstore.Event) bool { return !held.Follows(e) })
 				if !late && !held.Last.At.After(settled) {
 					best = v

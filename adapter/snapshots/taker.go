@@ -107,6 +107,9 @@ func (t *Taker) turn(ctx context.Context) error {
 		return err
 	}
 	return t.Progress.Hold(ctx, adapter.UserShape, func(ctx context.Context, from eventstore.Position, save Save) error {
+		if from == 0 {
+			clear(t.users) // somebody wants all to be looked at again
+		}
 		for ctx.Err() == nil {
 			due, reached, err := t.read(ctx, from, batch)
 			if err != nil || reached == from {

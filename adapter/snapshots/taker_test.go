@@ -2,6 +2,7 @@ package snapshots_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,11 +229,14 @@ func TestSnapshotsAreTakenOfLongStreams(t *testing.T) {
 	w.turn()
 	require.Equal(t, saves, w.saves, "nothing new, nothing written")
 
-	// After a change of the shape, or a loss of the progress, all is gone through again.
+	// Where the progress is lost all is gone through again, and what is missing is taken.
+	_, err := w.store.(interface{ WriteDB() *sql.DB }).WriteDB().ExecContext(t.Context(), `DELETE FROM api_snapshots WHERE version < 45`)
+	require.NoError(t, err)
 	w.position = 0
 	w.turn()
 	require.EqualValues(t, 55, w.position)
 	require.Equal(t, 45, w.newest(t, "long"))
+	require.Equal(t, 10, w.newest(t, "short"))
 }
 
 func TestWhatComesLateMakesANewSnapshotDue(t *testing.T) {

@@ -56,7 +56,6 @@ type Retry struct {
 // store is an event store whose database the projections share.
 type store interface {
 	eventstore.Store
-	eventstore.Snapshotter
 	ReadDB() *sql.DB
 	WriteDB() *sql.DB
 }
@@ -70,7 +69,7 @@ type App struct {
 	Metrics  *telemetry.Metrics
 
 	Store eventstore.Store
-	// Snapshots is nil where they are switched off.
+	// Snapshots is nil where they are switched off, or the store keeps none.
 	Snapshots       eventstore.Snapshotter
 	Codec           *adapter.Codec
 	Engine          *projections.Engine
@@ -205,8 +204,8 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 		return nil, fmt.Errorf("opening the projections: %w", err)
 	}
 	a.Store = &measuredStore{Store: s, seconds: a.Metrics.StoreAppendSeconds, clock: o.Clock}
-	if cfg.Store.SnapshotAfter > 0 {
-		a.Snapshots = tolerantSnapshots{Snapshotter: s, log: o.Logger}
+	if kept, ok := s.(eventstore.Snapshotter); ok && cfg.Store.SnapshotAfter > 0 {
+		a.Snapshots = tolerantSnapshots{Snapshotter: kept, log: o.Logger}
 	}
 	if err := a.register(db); err != nil {
 		return nil, err

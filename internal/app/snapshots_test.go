@@ -56,7 +56,7 @@ func TestSnapshotsOfTheProcess(t *testing.T) {
 	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	a := openAt(t, &now, "KEYTRAIL_STORE_SNAPSHOT_AFTER=20")
 	ref := adapter.UserRef{Realm: "acme", UserID: "1"}
-	changes(t, a, ref, 30, now)
+	changes(t, a, ref, 130, now)
 	now = now.Add(snapshots.Lateness + time.Hour)
 
 	taken, stop := context.WithCancel(ctx)
@@ -69,10 +69,10 @@ func TestSnapshotsOfTheProcess(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(a.Metrics.Snapshots.WithLabelValues("saved")), 0)
 	found, err := a.Snapshots.Snapshot(ctx, adapter.UserStream(ref.Realm, ref.UserID), adapter.UserShape, 0)
 	require.NoError(t, err)
-	require.EqualValues(t, 30, found.Version)
+	require.EqualValues(t, 130, found.Version)
 	position, err := snapshotProgress{a.Leases}.Position(ctx, adapter.UserShape)
 	require.NoError(t, err)
-	require.EqualValues(t, 30, position)
+	require.EqualValues(t, 130, position)
 
 	// An event after it, one before it, and each reader.
 	for _, occurred := range []time.Time{now, now.Add(-2 * time.Hour)} {

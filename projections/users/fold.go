@@ -160,6 +160,10 @@ func load(ctx context.Context, b projections.Batch, users map[key]*row) error {
 	return nil
 }
 
+// worthASnapshot is the length from which on it is worth looking for a snapshot: a
+// shorter stream is read in one query.
+const worthASnapshot = 100
+
 // fold brings the row up to date. Events that come after all that is folded are folded
 // on top; otherwise the whole stream is folded anew.
 func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position) error {
@@ -176,8 +180,12 @@ func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position)
 		}
 		return nil
 	}
+	snapshots := p.snapshots
+	if r.newest.Version < worthASnapshot {
+		snapshots = nil
+	}
 	// A row never knows more than its checkpoint says.
-	anew, _, err := p.codec.LoadUser(ctx, p.log, p.snapshots, r.ref, adapter.UserUntil{Position: upTo})
+	anew, _, err := p.codec.LoadUser(ctx, p.log, snapshots, r.ref, adapter.UserUntil{Position: upTo})
 	var unreadable *adapter.UnreadableEventError
 	if errors.As(err, &unreadable) {
 		e := unreadable.Event
