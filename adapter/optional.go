@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/keytrail/keytrail/internal/hotjson"
 )
 
 // Optional is a field of a change: absent (unchanged), cleared (JSON null), or set
@@ -60,7 +62,7 @@ func (o *Optional[T]) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	var v T
-	if err := json.Unmarshal(b, &v); err != nil {
+	if err := hotjson.Unmarshal(b, &v); err != nil {
 		return fmt.Errorf("optional field: %w", err)
 	}
 	*o = Set(v)

@@ -14,6 +14,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+
+	"github.com/keytrail/keytrail/internal/hotjson"
 )
 
 // ErrForgotten is answered by Open and OpenBody when the key that sealed a value
@@ -137,7 +139,7 @@ func Unmarshal(ctx context.Context, s Sealer, p Person, raw json.RawMessage, v a
 			return nil, wrap("opening", v, err)
 		}
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err := hotjson.Unmarshal(raw, v); err != nil {
 		return nil, wrap("decoding", v, err)
 	}
 	return forgotten, nil
