@@ -243,6 +243,73 @@ func TestTellsWhoDidWhat(t *testing.T) {
 	})
 }
 
+// Entries whose events told an actor's id only are found by the names that other events
+// told, before or after, and stay as they were told.
+func TestAnActorIsFoundByNamesToldElsewhere(t *testing.T) {
+	t.Parallel()
+	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {
+		p := db.Open(t)
+		projection := audit.New(p.Store, p.Codec)
+		e := p.Engine(t, projections.Options{BatchSize: 2}, projection)
+		q := audit.NewQueries(p.DB)
+		s := &story{t: t, p: p}
+		account := func(id, name string) adapter.Actor { return adapter.KeycloakActor(id, name, "console", "10.0.0.1") }
+		client := func(actor adapter.Actor, name string) eventstore.Event {
+			return s.append(adapter.DeliveryStream(name), by(actor, "", "poll"), &adapter.AdminEventReceived{
+				Realm: "acme", OperationType: "UPDATE", ResourceType: "CLIENT", ResourcePath: "clients/" + name, Actor: actor,
+			})
+		}
+		found := func(f audit.Filter) []string {
+			t.Helper()
+			p.CatchUp(t, e)
+			out := []string{}
+			for _, a := range pages(t, q, f) {
+				out = append(out, a.Actor.String()+" "+a.ResourcePath+a.UserID)
+			}
+			return out
+		}
+		client(account("a-1", ""), "c1")
+		require.Empty(t, found(audit.Filter{Actor: "root"}))
+		client(account("a-1", "root"), "c2")
+		client(account("a-1", ""), "c3")
+		client(account("a-2", ""), "c4")
+		s.user(by(account("a-1", ""), "", "poll"), &adapter.UserApiDeleted{UserRef: ref("u1")})
+		require.Equal(t, []string{"a-1 u1", "a-1 clients/c3", "root clients/c2", "a-1 clients/c1"}, found(audit.Filter{Actor: "root"}))
+		require.Equal(t, []string{"a-1 u1"}, found(audit.Filter{Actor: "root", User: "u1"}))
+		require.Len(t, found(audit.Filter{Actor: "a-1"}), 4)
+
+		// The name comes with the second sighting of a delivery, and of a user's own doing.
+		pulled := client(account("a-4", ""), "c5")
+		s.append(adapter.DeliveryStream("c5"), adapter.Metadata{Actor: new(account("a-4", "")), CausationID: &pulled.ID}, &adapter.DeliveryConfirmed{
+			Added: map[string]json.RawMessage{"actor.username": json.RawMessage(`"helpdesk"`)},
+		})
+		require.Equal(t, []string{"a-4 clients/c5"}, found(audit.Filter{Actor: "helpdesk"}))
+		s.append(adapter.DeliveryStream("login"), adapter.Metadata{}, &adapter.UserEventReceived{
+			Realm: "acme", Type: "LOGIN", UserID: "a-2", Actor: account("a-2", "bob"),
+		})
+		require.Equal(t, []string{"a-2 clients/c4"}, found(audit.Filter{Actor: "bob"}))
+
+		// Who was renamed is found by either name, an entry that has a name by that alone;
+		// who took the old name over did other things.
+		client(account("a-1", "boss"), "c6")
+		client(account("a-3", "root"), "c7")
+		require.Equal(t, []string{"boss clients/c6", "a-1 u1", "a-1 clients/c3", "a-1 clients/c1"}, found(audit.Filter{Actor: "boss"}))
+		require.Equal(t, []string{"root clients/c7", "a-1 u1", "a-1 clients/c3", "root clients/c2", "a-1 clients/c1"}, found(audit.Filter{Actor: "root"}))
+
+		// Nobody of keytrail's own is taken for an account of Keycloak's, and many accounts
+		// of one name, as in many realms, are all found.
+		client(adapter.Actor{Type: adapter.ActorCLI, ID: "a-2", Username: "olga"}, "c8")
+		require.Equal(t, []string{"olga clients/c8"}, found(audit.Filter{Actor: "olga"}))
+		for n := range 60 {
+			id := fmt.Sprint("many-", n)
+			client(account(id, "admin"), fmt.Sprint("named-", n))
+			client(account(id, ""), fmt.Sprint("unnamed-", n))
+		}
+		require.Len(t, found(audit.Filter{Actor: "admin"}), 120)
+		p.RebuildEqualsIncremental(t, e, projection)
+	})
+}
+
 // A late event changes what later ones changed, and who was called what.
 func TestALateEventRewritesLaterRows(t *testing.T) {
 	t.Parallel()
@@ -356,18 +423,22 @@ func TestEveryFilterReadsAnIndexInItsOrder(t *testing.T) {
 		require.NoError(t, e.Setup(t.Context()))
 		for name, c := range map[string]struct {
 			filter  audit.Filter
+			known   []string
 			indexes []string
 		}{
-			"nothing":    {audit.Filter{}, []string{"_occurred"}},
-			"time":       {audit.Filter{From: noon, To: noon.Add(time.Hour)}, []string{"_occurred"}},
-			"realm":      {audit.Filter{Realm: "acme"}, []string{"_realm"}},
-			"event type": {audit.Filter{Type: adapter.TypeUserApiDeleted}, []string{"_event_type"}},
-			"action":     {audit.Filter{Type: "user.delete"}, []string{"_action"}},
-			"actor":      {audit.Filter{Actor: "root"}, []string{"_actor_id", "_actor_username"}},
-			"user":       {audit.Filter{User: "alice"}, []string{"_user_id", "_username"}},
+			"nothing":    {audit.Filter{}, nil, []string{"_occurred"}},
+			"time":       {audit.Filter{From: noon, To: noon.Add(time.Hour)}, nil, []string{"_occurred"}},
+			"realm":      {audit.Filter{Realm: "acme"}, nil, []string{"_realm"}},
+			"event type": {audit.Filter{Type: adapter.TypeUserApiDeleted}, nil, []string{"_event_type"}},
+			"action":     {audit.Filter{Type: "user.delete"}, nil, []string{"_action"}},
+			"actor":      {audit.Filter{Actor: "root"}, nil, []string{"_actor_id", "_actor_username"}},
+			"known actor": {
+				audit.Filter{Actor: "root"}, []string{"a-1", "a-2"}, []string{"_actor_id", "_actor_username", "_unnamed"},
+			},
+			"user": {audit.Filter{User: "alice"}, nil, []string{"_user_id", "_username"}},
 		} {
 			for _, cursor := range []string{"", projections.Cursor(noon.Format(time.RFC3339), "7")} {
-				query, args, err := audit.Statement(c.filter, 51, cursor)
+				query, args, err := audit.Statement(c.filter, c.known, 51, cursor)
 				require.NoError(t, err)
 				plan := explain(t, p, query, args)
 				require.NotContains(t, plan, "Seq Scan", name)

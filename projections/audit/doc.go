@@ -26,6 +26,14 @@
 // user event before a call, a call before an admin event. Such a row is taken out once
 // the better one is folded.
 //
+// # Who
+//
+// An actor is shown as the event told who it was: Keycloak's stored events have the id of
+// an account only, its pushed ones the user name as well. Every name that an account is
+// seen to act under is kept beside the trail, so that the name finds the rows, too, that
+// have the id alone, whatever was recorded first. A row that has a name is found by that
+// one and by its id: an account may be renamed, and another take its name.
+//
 // # Order
 //
 // Old and new values follow the order in which things occurred. An event that comes

@@ -26,6 +26,7 @@ const Name = "audit"
 const (
 	entryTable = "api_audit_entries"
 	userTable  = "api_audit_users"
+	actorTable = "api_audit_actors"
 )
 
 //go:embed schema.sql
@@ -49,7 +50,7 @@ func New(log eventstore.Reader, codec *adapter.Codec) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 2 }
+func (*Projection) Version() int { return 3 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string { return slices.Clone(types) }
@@ -63,17 +64,17 @@ var types = []string{
 	adapter.TypeApiCallRequested, adapter.TypeApiCallPreconditionRead, adapter.TypeApiCallSucceeded,
 	adapter.TypeApiCallFailed, adapter.TypeApiCallSkipped, adapter.TypeApiCallOutcomeUnknown,
 	adapter.TypeApiCallEchoed,
-	adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived,
+	adapter.TypeAdminEventReceived, adapter.TypeUserEventReceived, adapter.TypeDeliveryConfirmed,
 	adapter.TypeDriftDetected,
 }
 
 // Tables implements projections.Projection.
-func (*Projection) Tables() []string { return []string{entryTable, userTable} }
+func (*Projection) Tables() []string { return []string{entryTable, userTable, actorTable} }
 
 // Schema implements projections.Projection.
 func (*Projection) Schema(d projections.Dialect, t projections.Tables) []string {
 	return projections.Statements(d, schema,
-		"{entries}", t.Name(entryTable), "{entry_index}", t.Index(entryTable), "{users}", t.Name(userTable))
+		"{entries}", t.Name(entryTable), "{entry_index}", t.Index(entryTable), "{users}", t.Name(userTable), "{actors}", t.Name(actorTable))
 }
 
 // Fold implements projections.Projection.
@@ -83,6 +84,10 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 		return nil, err
 	}
 	users, err := p.foldUsers(ctx, b, &f)
+	if err != nil {
+		return nil, err
+	}
+	actors, err := newActors(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +114,10 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 		if err := projections.Upsert(ctx, tx, b.DB.Dialect, entries, entryKey, entryColumns, rows); err != nil {
 			return err
 		}
-		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(userTable), userKey, userColumns, users)
+		if err := projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(userTable), userKey, userColumns, users); err != nil {
+			return err
+		}
+		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(actorTable), actorColumns, actorColumns, actors)
 	}, nil
 }
 

@@ -30,6 +30,23 @@ type world struct {
 	start      eventstore.Position
 	calls      []uuid.UUID
 	deliveries []uuid.UUID
+	// seen are the ids of the accounts that were seen under a name.
+	seen map[string][]string
+}
+
+// who draws an actor of whom all is told, or the id only, or nothing.
+func (w *world) who(meta adapter.Metadata) adapter.Metadata {
+	id := rapid.SampledFrom([]string{"", "a1", "a2"}).Draw(w.T, "actor")
+	if id == "" {
+		return meta
+	}
+	name := rapid.SampledFrom([]string{"", "", "root", "boss"}).Draw(w.T, "name")
+	if name != "" {
+		name += " of " + w.realm
+		w.seen[name] = append(w.seen[name], id+" of "+w.realm)
+	}
+	meta.Actor = new(adapter.KeycloakActor(id+" of "+w.realm, name, "", ""))
+	return meta
 }
 
 func (w *world) step() {
@@ -111,7 +128,7 @@ func (w *world) userEvent(user adapter.UserRef) adapter.UserPayload {
 func (w *world) append(stream eventstore.StreamID, meta adapter.Metadata, p adapter.Payload) uuid.UUID {
 	events, err := w.p.TryAppend(context.Background(), stream, adapter.Draft{
 		// Few moments, so that events of one moment are common.
-		Payload: p, Meta: meta, OccurredAt: noon.Add(time.Duration(rapid.IntRange(0, 5).Draw(w.T, "second")) * time.Second),
+		Payload: p, Meta: w.who(meta), OccurredAt: noon.Add(time.Duration(rapid.IntRange(0, 5).Draw(w.T, "second")) * time.Second),
 	})
 	require.NoError(w.T, err)
 	return events[0].ID
@@ -153,6 +170,9 @@ func (w *world) replay() []adapter.AuditEntry {
 		case *adapter.AdminEventReceived:
 			if p.Realm == w.realm && !told[d.ID] {
 				a := adapter.AuditOf(d)
+				if a.Actor == nil {
+					a.Actor = &p.Actor
+				}
 				a.Action, a.Outcome = "USER UPDATE", adapter.AuditSucceeded
 				all = append(all, a)
 			}
@@ -168,6 +188,7 @@ func (w *world) replay() []adapter.AuditEntry {
 					}
 				}
 				entry := adapter.AuditOf(decided)
+				entry.Actor = d.Meta.Actor // who asked for it, whoever proves it
 				entry.Action, entry.Outcome, entry.UserID = "user.update", adapter.AuditOutcome(a.Status), a.UserID
 				entry.Code, entry.Error = a.Code, a.Error
 				all = append(all, entry)
@@ -196,7 +217,7 @@ func TestAnyArrivalGivesTheTrailOfTheWholeLog(t *testing.T) {
 		run++
 		start, err := p.Store.Head(context.Background())
 		require.NoError(t, err)
-		w := &world{T: t, p: p, realm: fmt.Sprint("realm", run), start: start}
+		w := &world{T: t, p: p, realm: fmt.Sprint("realm", run), start: start, seen: map[string][]string{}}
 		e := projections.New(p.DB, p.Store, p.Codec, projections.Options{BatchSize: rapid.IntRange(1, 5).Draw(t, "batch")})
 		require.NoError(t, e.Register(projection))
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
@@ -206,19 +227,36 @@ func TestAnyArrivalGivesTheTrailOfTheWholeLog(t *testing.T) {
 			}
 		}
 		w.catchUp(e)
-		var got []adapter.AuditEntry
-		for cursor := ""; ; {
-			page, next, err := q.List(context.Background(), audit.Filter{Realm: w.realm}, 3, cursor)
-			require.NoError(t, err)
-			got = append(got, page...)
-			if cursor = next; next == "" {
-				break
+		list := func(f audit.Filter) []string {
+			var got []adapter.AuditEntry
+			for cursor := ""; ; {
+				page, next, err := q.List(context.Background(), f, 3, cursor)
+				require.NoError(t, err)
+				got = append(got, page...)
+				if cursor = next; next == "" {
+					return inShort(t, got)
+				}
 			}
 		}
-		require.Equal(t, inShort(t, w.replay()), inShort(t, got))
+		all := w.replay()
+		require.Equal(t, inShort(t, all), list(audit.Filter{Realm: w.realm}))
+		for _, actor := range []string{"root of " + w.realm, "boss of " + w.realm, "a1 of " + w.realm} {
+			require.Equal(t, inShort(t, w.by(actor, all)), list(audit.Filter{Actor: actor}), actor)
+		}
 	})
 	e := p.Engine(t, projections.Options{BatchSize: 10}, projection)
 	p.RebuildEqualsIncremental(t, e, projection)
+}
+
+// by is what an actor did, by an id or a name.
+func (w *world) by(actor string, all []adapter.AuditEntry) []adapter.AuditEntry {
+	return slices.DeleteFunc(slices.Clone(all), func(a adapter.AuditEntry) bool {
+		if a.Actor == nil {
+			return true
+		}
+		return a.Actor.ID != actor && a.Actor.Username != actor &&
+			(a.Actor.Username != "" || !slices.Contains(w.seen[actor], a.Actor.ID))
+	})
 }
 
 func (w *world) catchUp(e *projections.Engine) {
@@ -233,7 +271,7 @@ func inShort(t *rapid.T, entries []adapter.AuditEntry) []string {
 	for _, a := range entries {
 		changes, err := json.Marshal(a.Changes)
 		require.NoError(t, err)
-		out = append(out, fmt.Sprint(a.Position, a.EventID, a.EventType, a.OccurredAt, a.Action, a.Outcome, a.UserID, a.Username, a.Code, a.Error, string(changes)))
+		out = append(out, fmt.Sprint(a.Position, a.EventID, a.EventType, a.OccurredAt, a.Action, a.Outcome, a.UserID, a.Username, a.Code, a.Error, a.Actor, string(changes)))
 	}
 	return out
 }

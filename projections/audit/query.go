@@ -30,12 +30,23 @@ const (
 // List returns a page of entries, the newest first by when they occurred, and the
 // cursor of the next page, empty on the last. limit 0 means DefaultLimit; larger ones
 // than MaxLimit are cut. A cursor that is none of ours is CodeInvalidRequest.
+//
+// The name of an actor also finds the entries that have only the id of an account that
+// has been seen under that name. They are shown without it: what an entry says is what
+// was told at that time.
 func (q *Queries) List(ctx context.Context, f Filter, limit int, cursor string) ([]adapter.AuditEntry, string, error) {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
 	limit = min(limit, MaxLimit)
-	query, args, err := statement(f, limit+1, cursor)
+	var known []string
+	if f.Actor != "" {
+		var err error
+		if known, err = q.knownAs(ctx, f.Actor); err != nil {
+			return nil, "", err
+		}
+	}
+	query, args, err := statement(f, known, limit+1, cursor)
 	if err != nil {
 		return nil, "", err
 	}
@@ -66,10 +77,15 @@ func (q *Queries) List(ctx context.Context, f Filter, limit int, cursor string) 
 	return entries[:limit], projections.Cursor(at, strconv.FormatInt(last.position, 10)), nil
 }
 
+// maxApart is how many accounts of one name are read apart: SQLite takes no more than
+// 500 parts of a statement, and a filter by user doubles them.
+const maxApart = 50
+
 // statement is the query of one page. A name may be a user's id or user name, which are
 // columns with an index each: their rows are read apart, each in the order of its own
-// index and no more than a page of them, and then put together.
-func statement(f Filter, limit int, cursor string) (string, []any, error) {
+// index and no more than a page of them, and then put together. known are the ids of
+// accounts by which entries without a name are found, too.
+func statement(f Filter, known []string, limit int, cursor string) (string, []any, error) {
 	var args []any
 	arg := func(v any) string {
 		args = append(args, v)
@@ -110,6 +126,18 @@ func statement(f Filter, limit int, cursor string) (string, []any, error) {
 	if f.Actor != "" {
 		actor := arg(projections.KeyText(f.Actor))
 		branches = either(branches, "actor_id", actor, "actor_username", actor)
+		unnamed := where + " AND actor_username = '' AND actor_id <> '' AND actor_id"
+		if len(known) <= maxApart {
+			for _, id := range known {
+				branches = append(branches, unnamed+" = "+arg(id))
+			}
+		} else {
+			ids := make([]string, len(known))
+			for i, id := range known {
+				ids[i] = arg(id)
+			}
+			branches = append(branches, unnamed+" IN ("+strings.Join(ids, ", ")+")")
+		}
 	}
 	if f.User != "" {
 		id, name := arg(projections.KeyText(f.User)), arg(projections.CleanText(strings.ToLower(f.User)))
