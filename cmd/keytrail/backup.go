@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/keytrail/keytrail/adapter"
@@ -107,7 +108,7 @@ func place(u config.StoreURL) backup.Place {
 
 func (s *session) backupOptions(cfg *config.Config) backup.Options {
 	return backup.Options{
-		Clock: s.clock, Progress: s.backupProgress(),
+		Clock: s.clock, Progress: s.backupProgress(cfg.Store.URL.Kind),
 		Migrate: func(ctx context.Context, p backup.Place) error {
 			at := *cfg
 			if p.URL == "" {
@@ -121,8 +122,9 @@ func (s *session) backupOptions(cfg *config.Config) backup.Options {
 // progressPause is how long people are left without a word.
 const progressPause = 2 * time.Second
 
-// backupProgress tells people how far a long work is.
-func (s *session) backupProgress() backup.Progress {
+// backupProgress tells people how far a long work is. While a SQLite file is copied,
+// what is counted is bytes.
+func (s *session) backupProgress(copied config.StoreKind) backup.Progress {
 	if s.json {
 		return nil
 	}
@@ -133,18 +135,18 @@ func (s *session) backupProgress() backup.Progress {
 			return
 		}
 		last = now
-		// What a SQLite file has is counted in bytes while it is copied.
-		if stage == backup.StageCopy && total > 1<<20 {
-			fmt.Fprintf(s.stderr, "%s: %s of %s\n", stage, size(done), size(total))
+		what := strings.ToUpper(string(stage[:1])) + string(stage[1:])
+		if stage == backup.StageCopy && copied == config.SQLite {
+			fmt.Fprintf(s.stderr, "%s: %s of %s\n", what, size(done), size(total))
 			return
 		}
-		fmt.Fprintf(s.stderr, "%s: %d of %d events\n", stage, done, total)
+		fmt.Fprintf(s.stderr, "%s: %d of %d events\n", what, done, total)
 	}
 }
 
 // outcome is what a backup or a restore has done.
 type outcome struct {
-	Store     config.StoreURL     `json:"store"`
+	Store     config.StoreURL     `json:"store,omitzero"`
 	File      string              `json:"file"`
 	Status    string              `json:"status"`
 	MadeAt    time.Time           `json:"made_at"`
@@ -187,7 +189,7 @@ func (s *session) damaged(err error, u config.StoreURL, file, try string) error 
 	}
 	if s.json {
 		out := struct {
-			Store       config.StoreURL    `json:"store"`
+			Store       config.StoreURL    `json:"store,omitzero"`
 			File        string             `json:"file"`
 			Status      string             `json:"status"`
 			Detail      string             `json:"detail"`

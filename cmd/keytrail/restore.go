@@ -1,15 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/keytrail/keytrail/config"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/internal/app"
 	"github.com/keytrail/keytrail/internal/backup"
+	"github.com/keytrail/keytrail/projections"
 )
 
 type restoreCommand struct {
@@ -27,11 +31,49 @@ func (c *restoreCommand) Run(ctx context.Context, s *session) error {
 		return c.explain(s, cfg, u, err)
 	}
 	if s.json {
-		return s.printJSON(outcomeOf(u, c.File, restored))
+		err = s.printJSON(outcomeOf(u, c.File, restored))
+	} else {
+		_, err = fmt.Fprintf(s.stdout, "Restored %s from the backup of %s into %s. It is verified.\n",
+			contentsOf(restored.Head, restored.Streams, restored.RawBodies), restored.MadeAt.Format("2006-01-02 15:04:05 MST"), u)
 	}
-	_, err = fmt.Fprintf(s.stdout, "Restored %s from the backup of %s into %s. It is verified.\nThe read models are folded when serve starts or a command reads.\n",
-		contentsOf(restored.Head, restored.Streams, restored.RawBodies), restored.MadeAt.Format("2006-01-02 15:04:05 MST"), u)
-	return err
+	if err != nil {
+		return err
+	}
+	return s.foldAnew(ctx, cfg, u)
+}
+
+// foldAnew folds the read models of a restored store, so that the first who asks gets
+// an answer. It may be ended at any time: whoever reads or serves goes on from there.
+func (s *session) foldAnew(ctx context.Context, cfg *config.Config, u config.StoreURL) (err error) {
+	owned := *cfg
+	owned.Store.URL = u
+	a, err := app.Open(ctx, &owned, app.Options{Clock: s.clock})
+	if err != nil {
+		return storeError(cfg, u, err)
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	for told := false; ; told = true {
+		var behind *projections.BehindError
+		switch err := a.CatchUp(ctx); {
+		case ctx.Err() != nil:
+			fmt.Fprintln(s.stderr, "Note: the read models are not complete; serve goes on with them.")
+			return nil
+		case err == nil:
+			return nil
+		case !errors.As(err, &behind) || len(behind.Unwrap()) > 0:
+			// The store is restored all the same.
+			fmt.Fprintf(s.stderr, "Note: the read models are not complete: %v\n", err)
+			return nil
+		}
+		if s.json {
+			continue
+		}
+		if !told {
+			fmt.Fprintln(s.stderr, "Folding the read models. This may be left to serve: Ctrl-C ends it without harm.")
+		}
+		least := slices.MinFunc(behind.Behind, func(a, b projections.Behind) int { return cmp.Compare(a.Position, b.Position) })
+		fmt.Fprintf(s.stderr, "Folding: %s at %d of %d events\n", least.Name, least.Position, least.Target)
+	}
 }
 
 func (c *restoreCommand) explain(s *session, cfg *config.Config, u config.StoreURL, err error) error {

@@ -43,7 +43,7 @@ func (s *session) verify(ctx context.Context, u config.StoreURL) (found *eventst
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	progress := s.backupProgress()
+	progress := s.backupProgress(u.Kind)
 	return eventstore.Verify(ctx, store, eventstore.VerifyOptions{
 		Now: s.clock(),
 		Progress: func(done, total int64) {

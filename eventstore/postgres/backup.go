@@ -194,6 +194,10 @@ func checkSchema(ctx context.Context, config *pgx.ConnConfig) (err error) {
 }
 
 func load(ctx context.Context, tx pgx.Tx, f func(context.Context, *Loader) error) error {
+	// It takes as long as it takes, whatever limits the role has.
+	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
+		return err
+	}
 	// The order lock of api_append: nobody appends until this is committed.
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, orderLock); err != nil {
 		return err
