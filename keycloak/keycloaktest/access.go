@@ -32,6 +32,7 @@ type session struct {
 	realm   *Realm
 	client  *client
 	userID  string
+	issued  time.Time
 	expires time.Time
 	service bool
 }
@@ -78,6 +79,9 @@ func (s *Server) authenticate(header string) *caller {
 	token, found := strings.CutPrefix(header, "Bearer ")
 	t := s.tokens[token]
 	if !found || t == nil || !s.clock().Before(t.expires) || s.realm(t.realm.name) != t.realm {
+		return nil
+	}
+	if t.issued.Unix() < t.realm.notBefore {
 		return nil
 	}
 	user := t.realm.users[t.userID]
@@ -257,7 +261,7 @@ func (s *Server) issue(realm *Realm, cl *client, user *User, tokenID string, ser
 			delete(s.tokens, old)
 		}
 	}
-	s.tokens[token] = &session{realm: realm, client: cl, userID: user.ID, expires: now.Add(lifespan), service: service}
+	s.tokens[token] = &session{realm: realm, client: cl, userID: user.ID, issued: now, expires: now.Add(lifespan), service: service}
 	body := tokenReply{AccessToken: token, ExpiresIn: int(lifespan / time.Second), TokenType: "Bearer", Scope: "profile email"}
 	if !service {
 		body.RefreshToken, body.RefreshExpiresIn = randomText(128), 1800
@@ -276,7 +280,8 @@ type tokenReply struct {
 }
 
 // RevokeTokens makes every access token given out so far invalid: the next call of
-// each holder is answered 401.
+// each holder is answered 401. An administrator does the same to a realm by its notBefore
+// (contract: revoked tokens).
 func (s *Server) RevokeTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,6 +20,12 @@ func TestFakeKeepsTheContract(t *testing.T) {
 			_, err := server.Realm(realm).Register(keycloaktest.Registration(person))
 			require.NoError(t, err)
 		},
+		RollBackNext: func(method, pattern string, n int) {
+			server.Inject(keycloaktest.Fault{Method: method, Pattern: pattern, Times: n, RollBack: true})
+		},
+		DoubleNext: func(method, pattern string, n int) {
+			server.Inject(keycloaktest.Fault{Method: method, Pattern: pattern, Times: n, DoubleValues: true})
+		},
 	})
 }
 

@@ -8,7 +8,8 @@ import (
 )
 
 // Fault is a switchable failure of the HTTP interface. What it does not name works
-// as usual.
+// as usual. Each switch says which part of the contract suite makes a real server do the
+// same ("contract: x"), or why none can be made to.
 type Fault struct {
 	// Method is the HTTP method it applies to; any if empty.
 	Method string
@@ -20,33 +21,41 @@ type Fault struct {
 	// Times is how often it strikes; 0 means until it is removed.
 	Times int
 
-	// Status answers without processing the request, with Header and Body.
+	// Status answers without processing the request, with Header and Body. A 429 or 503
+	// comes from what stands before Keycloak, or from a server that was started with
+	// http-max-queued-requests; no call makes it answer so.
 	Status int
 	Header http.Header
 	Body   string
-	// DropBefore closes the connection instead of processing the request.
+	// DropBefore closes the connection instead of processing the request. The network
+	// does that, not Keycloak: internal/e2e has a proxy before a real one for it.
 	DropBefore bool
 	// DropAfter processes the request and closes the connection instead of
-	// answering: the answer is lost.
+	// answering: the answer is lost. The proxy of internal/e2e does it, too.
 	DropAfter bool
-	// Truncate cuts a 200's body in half, under a matching Content-Length, as
-	// Keycloak does when its transaction times out (keycloak#52033).
+	// Truncate cuts a 200's body in half, under a matching Content-Length, as Keycloak
+	// does when its transaction times out (keycloak#52033). A real server would have to
+	// take 300 s for one listing, and has been mended in 26.6.8.
 	Truncate bool
-	// EmptyList answers [] instead of a 200's body.
+	// EmptyList answers [] instead of a 200's body, as a caller gets it who has query-users
+	// alone (contract: callers).
 	EmptyList bool
 	// RollBack processes the request, takes back what it changed and answers 500, as
-	// the loser of a lock conflict is answered (keycloak#11588, #50924). It leaves no
-	// event. It is for requests below users; others are answered 501, unprocessed.
+	// the loser of a race is answered (keycloak#11588, #50924; contract: lost races). It
+	// leaves no event. It is for requests below users; others are answered 501,
+	// unprocessed.
 	RollBack bool
 	// PushPhantom, with RollBack, pushes the events all the same, as a sender does that
-	// does not wait for the commit (keycloak#33194).
+	// does not wait for the commit (keycloak#33194). The one that is tested with does
+	// (contract: lost races), so that no real server can show it here.
 	PushPhantom bool
 	// SavePhantom, with RollBack, keeps the events in the event store, as one does that
-	// is not part of the transaction. Keycloak's own (jpa) is, and loses them.
+	// is not part of the transaction. Keycloak's own (jpa) is, and loses them (contract:
+	// lost races); any other has to be written first.
 	SavePhantom bool
-	// DoubleValues stores every attribute value that a user's PUT sends twice, as two PUTs at
-	// the same time can leave them (keycloak#15788, #40929). Answer and event are as
-	// usual.
+	// DoubleValues stores every attribute value that a user's PUT sends twice, as PUTs at
+	// the same time leave them (keycloak#15788, #40929; contract: doubled values). Answer
+	// and event are as usual.
 	DoubleValues bool
 }
 
@@ -78,7 +87,19 @@ func (s *Server) FailNext(method, pattern string, n, status int) (remove func())
 	return s.Inject(Fault{Method: method, Pattern: pattern, Times: n, Status: status, Body: `{"error":"HTTP ` + http.StatusText(status) + `"}`})
 }
 
-// Held is a request that is kept waiting.
+// DuplicateResource is the body of a 409 that says neither what there is already nor
+// whose it is. So Keycloak answers those who lose the race for an e-mail address: the
+// database refuses what Keycloak had looked for in vain (contract: refused conflicts).
+const DuplicateResource = `{"error":"conflict","error_description":"Duplicate resource error"}`
+
+// ConflictNext answers the next n matching requests with 409 and DuplicateResource,
+// without processing them.
+func (s *Server) ConflictNext(method, pattern string, n int) (remove func()) {
+	return s.Inject(Fault{Method: method, Pattern: pattern, Times: n, Status: http.StatusConflict, Body: DuplicateResource})
+}
+
+// Held is a request that is kept waiting. So a slow page is made, which a real server
+// has among millions of users only (keycloak#44860, #48480).
 type Held struct {
 	arrived, released chan struct{}
 	arriveOnce, once  sync.Once
@@ -150,8 +171,9 @@ func (s *Server) HoldAnswer(method, pattern string) *Held {
 }
 
 // SwitchEventStore switches the event store off or on. Off is what a server is like
-// that was started without --spi-events-store--provider=jpa beside the webhook
-// extension: nothing is saved and the event lists answer 500, while the push works.
+// that was built without --spi-events-store--provider=jpa beside the webhook extension:
+// nothing is saved and the event lists answer 500, while the push works. It is measured by
+// hand: the tests' own server is built with the option, see internal/kcserver.
 func (s *Server) SwitchEventStore(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

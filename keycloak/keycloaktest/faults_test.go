@@ -42,6 +42,16 @@ func TestFailNextStrikesAndIsCounted(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.do(http.MethodGet, "/users", "").status)
 }
 
+func TestAConflictThatSaysNothing(t *testing.T) {
+	r := newRig(t, keycloaktest.Options{})
+	r.ConflictNext(http.MethodPost, "**/users", 1)
+	a := r.do(http.MethodPost, "/users", `{"username":"alice"}`)
+	require.Equal(t, http.StatusConflict, a.status)
+	require.Equal(t, keycloaktest.DuplicateResource, a.body)
+	require.Empty(t, r.storedAdminEvents())
+	r.createUser("alice")
+}
+
 func TestDroppedConnections(t *testing.T) {
 	r := newRig(t, keycloaktest.Options{})
 	id := r.createUser("alice")

@@ -46,6 +46,7 @@ type Realm struct {
 	detailsOn        bool
 	userEventsOn     bool
 	eventsExpiration int64
+	notBefore        int64 // tokens issued earlier are invalid; seconds since 1970
 	listeners        []string
 	enabledTypes     []string // empty means savedByDefault
 	profile          userProfile
@@ -188,6 +189,7 @@ type realmInput struct {
 	EventsExpiration          *int64            `json:"eventsExpiration"`
 	EventsListeners           []string          `json:"eventsListeners"`
 	EnabledEventTypes         []string          `json:"enabledEventTypes"`
+	NotBefore                 *int64            `json:"notBefore"`
 	Attributes                map[string]string `json:"attributes"`
 	Clients                   []struct {
 		ID                     string `json:"id"`
@@ -306,6 +308,7 @@ func (r *Realm) apply(in *realmInput) {
 	set(&r.detailsOn, in.AdminEventsDetailsEnabled)
 	set(&r.userEventsOn, in.EventsEnabled)
 	set(&r.eventsExpiration, in.EventsExpiration)
+	set(&r.notBefore, in.NotBefore)
 	if in.EventsListeners != nil {
 		r.listeners = in.EventsListeners
 	}

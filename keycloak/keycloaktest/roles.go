@@ -347,6 +347,27 @@ func (c *call) changeMapping(u *User, op string) reply {
 	return noContent()
 }
 
+// consoleTakesRoles is the admin console's own way of taking roles, of the realm and of
+// clients alike. The event says neither which nor of which client, and comes also where
+// nothing is taken.
+func (c *call) consoleTakesRoles(u *User) reply {
+	var taken []struct {
+		RoleID   string `json:"roleId"`
+		RoleName string `json:"roleName"`
+		ClientID string `json:"clientId"`
+	}
+	if r, ok := c.decode(&taken, "RoleDeleteRequest"); !ok {
+		return r
+	}
+	for _, t := range taken {
+		if role := c.realm.roleByID(t.RoleID); role != nil {
+			c.take(u, role.client, role.name)
+		}
+	}
+	c.emit(adminEvent{op: opDelete, resource: "REALM_ROLE_MAPPING", path: "ui-ext/role-mapping-delete/users/" + u.ID})
+	return noContent()
+}
+
 type clientRep struct {
 	ID                     string `json:"id"`
 	ClientID               string `json:"clientId"`

@@ -63,6 +63,7 @@ func (s *Server) routes() {
 		s.withUser("POST "+target, manageUsers, (*call).addMapping)
 		s.withUser("DELETE "+target, manageUsers, (*call).removeMapping)
 	}
+	s.handle("POST "+realm+"/ui-ext/role-mapping-delete/users/{user}", anyone, userOr404(manageUsers, (*call).consoleTakesRoles))
 	s.withUser("GET /groups", viewUsers, (*call).listUserGroups)
 	s.withUser("GET /groups/count", viewUsers, (*call).countUserGroups)
 	s.withUser("PUT /groups/{group}", manageUsers, (*call).joinGroup)

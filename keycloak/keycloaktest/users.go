@@ -255,7 +255,12 @@ func (c *call) user() (*User, reply) {
 // withUser registers a handler below users/{user}.
 func (s *Server) withUser(pattern string, access access, handler func(*call, *User) reply) {
 	method, path, _ := strings.Cut(pattern, " ")
-	s.handle(method+" /admin/realms/{realm}/users/{user}"+path, anyone, func(c *call) reply {
+	s.handle(method+" /admin/realms/{realm}/users/{user}"+path, anyone, userOr404(access, handler))
+}
+
+// userOr404 looks for the user first and for the right then, as Keycloak does.
+func userOr404(access access, handler func(*call, *User) reply) func(*call) reply {
+	return func(c *call) reply {
 		u, refused := c.user()
 		switch {
 		case u == nil:
@@ -265,7 +270,7 @@ func (s *Server) withUser(pattern string, access access, handler func(*call, *Us
 		default:
 			return handler(c, u)
 		}
-	})
+	}
 }
 
 // listUsers lists by user name. A caller with query-users alone gets a 200 with an

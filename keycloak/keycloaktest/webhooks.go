@@ -308,7 +308,8 @@ func (s *Server) WaitDeliveries(ctx context.Context) error {
 	}
 }
 
-// DropDeliveries loses the next n deliveries, as a refused connection would.
+// DropDeliveries loses the next n deliveries, as a refused or lost connection would
+// (contract: deliveries).
 func (s *Server) DropDeliveries(n int) {
 	s.senders.mu.Lock()
 	defer s.senders.mu.Unlock()
@@ -316,7 +317,7 @@ func (s *Server) DropDeliveries(n int) {
 }
 
 // DuplicateDeliveries sends each of the next n deliveries twice, as happens when the
-// sender never sees a 2xx.
+// sender never sees a 2xx (contract: webhook, deliveries).
 func (s *Server) DuplicateDeliveries(n int) {
 	s.senders.mu.Lock()
 	defer s.senders.mu.Unlock()
@@ -325,24 +326,30 @@ func (s *Server) DuplicateDeliveries(n int) {
 
 // SpoilRepresentations changes the representation of the next n admin events that are
 // pushed with one: NoRepresentation and HalfRepresentation are ready-made. The event
-// store keeps them whole, and every webhook gets the same.
+// store keeps them whole, and every webhook gets the same. No call makes the tested
+// sender do either: it pushes every representation, and pushes it whole.
 func (s *Server) SpoilRepresentations(n int, spoil func(representation string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.spoilLeft, s.spoil = n, spoil
 }
 
-// NoRepresentation leaves it out, as where the realm does not include representations.
+// NoRepresentation leaves it out, as a sender does that passes on what the event store
+// keeps where the realm does not include representations (contract: events config, where
+// the pull lacks it and the push does not).
 func NoRepresentation(string) string { return "" }
 
-// HalfRepresentation cuts it in the middle, so that it is no JSON any more.
+// HalfRepresentation cuts it in the middle, so that it is no JSON any more, as a sender or
+// a database does that has a limit. The event store of 26.7.3 has none (its
+// JpaEventStoreProvider, read).
 func HalfRepresentation(representation string) string {
 	return strings.ToValidUTF8(representation[:len(representation)/2], "")
 }
 
 // HoldDeliveries keeps deliveries back until the returned function is called, which
 // lets them go in the order that reorder gives them: nil keeps it, Reverse and
-// Shuffle are ready-made.
+// Shuffle are ready-made. The real sender lets a delivery overtake one that has to be
+// sent again (contract: deliveries).
 func (s *Server) HoldDeliveries() (release func(reorder func(n int, swap func(i, j int)))) {
 	q := s.senders
 	q.mu.Lock()

@@ -8,6 +8,7 @@ package contract
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +34,10 @@ type Target struct {
 	// Register registers a person in a realm by the registration form: RegisterByForm
 	// for a server that has one. The tests of registration are skipped without it.
 	Register func(t *testing.T, realm string, person Registration)
+	// RollBackNext and DoubleNext make a fake treat the next n matching requests as a real
+	// server treats those that lose a race: it rolls them back, or stores their attribute
+	// values twice. A real server has nil: the tests bring the races about.
+	RollBackNext, DoubleNext func(method, pattern string, n int)
 }
 
 // Registration is what a person enters into the registration form.
@@ -62,6 +67,12 @@ func Run(t *testing.T, target Target) {
 	t.Run("callers", s.since267(s.callers))
 	t.Run("webhook", s.webhook)
 	t.Run("lockout", s.since267(s.lockout))
+	t.Run("lost races", s.since267(s.lostRaces))
+	t.Run("doubled values", s.since267(s.doubledValues))
+	t.Run("refused conflicts", s.since267(s.refusedConflicts))
+	t.Run("revoked tokens", s.since267(s.revokedTokens))
+	t.Run("deliveries", s.since267(s.deliveries))
+	t.Run("console", s.since267(s.console))
 	t.Run("self-service", s.selfService)
 	t.Run("recorded fields", s.since267(s.recordedFields))
 }
@@ -177,6 +188,14 @@ func (a answer) list(t *testing.T) []map[string]any {
 // url.Values, else it is encoded.
 func (s *suite) send(t *testing.T, token, method, path string, body any) answer {
 	t.Helper()
+	// A cleanup runs when the test's context is done already.
+	a, err := s.try(testContext(t), token, method, path, body)
+	require.NoError(t, err)
+	return a
+}
+
+// try is send for goroutines, which must not end the test.
+func (s *suite) try(ctx context.Context, token, method, path string, body any) (answer, error) {
 	var content []byte
 	contentType := "application/json"
 	switch v := body.(type) {
@@ -188,12 +207,14 @@ func (s *suite) send(t *testing.T, token, method, path string, body any) answer 
 		content, contentType = []byte(v.Encode()), "application/x-www-form-urlencoded"
 	default:
 		var err error
-		content, err = json.Marshal(v)
-		require.NoError(t, err)
+		if content, err = json.Marshal(v); err != nil {
+			return answer{}, err
+		}
 	}
-	// A cleanup runs when the test's context is done already.
-	req, err := http.NewRequestWithContext(testContext(t), method, s.target.URL+path, bytes.NewReader(content))
-	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(ctx, method, s.target.URL+path, bytes.NewReader(content))
+	if err != nil {
+		return answer{}, err
+	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -201,12 +222,13 @@ func (s *suite) send(t *testing.T, token, method, path string, body any) answer 
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := s.http.Do(req)
-	require.NoError(t, err)
+	if err != nil {
+		return answer{}, err
+	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
 	location := resp.Header.Get("Location")
-	return answer{resp.StatusCode, resp.Header, string(b), location[strings.LastIndex(location, "/")+1:]}
+	return answer{resp.StatusCode, resp.Header, string(b), location[strings.LastIndex(location, "/")+1:]}, err
 }
 
 func (s *suite) grant(t *testing.T, realm string, form url.Values) answer {

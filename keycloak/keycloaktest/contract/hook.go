@@ -20,13 +20,15 @@ type delivery struct {
 	event  map[string]any
 }
 
-// hook is a webhook's endpoint. It answers 202, or 503 as long as refuse says so.
+// hook is a webhook's endpoint. It answers 202, or 503 as long as refuse says so, or
+// closes the connection without an answer where drop says so.
 type hook struct {
 	*httptest.Server
 	mu     sync.Mutex
 	got    []delivery
 	more   chan struct{} // closed and replaced at each delivery
 	refuse func(event map[string]any) bool
+	drop   func(event map[string]any) bool
 }
 
 func newHook(t *testing.T) *hook {
@@ -43,9 +45,13 @@ func newHook(t *testing.T) *hook {
 		h.mu.Lock()
 		h.got = append(h.got, d)
 		refuse := h.refuse != nil && h.refuse(d.event)
+		drop := h.drop != nil && h.drop(d.event)
 		close(h.more)
 		h.more = make(chan struct{})
 		h.mu.Unlock()
+		if drop {
+			panic(http.ErrAbortHandler)
+		}
 		if refuse {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
