@@ -11,31 +11,72 @@ import (
 )
 
 // Bounds of one page: rows, and bytes of payload after which a page is cut short,
-// so that an iterator's memory does not depend on how large events are.
+// so that an iterator's memory does not depend on how large events are. The first
+// page is small, because most readers want few events; later ones are as large as
+// the events let them be.
 const (
 	PageRows  = 500
+	maxRows   = 4000
 	PageBytes = 4 << 20
 )
 
+// fetch gets the last event yielded (the zero Event at first) and the most rows it may
+// return; it sets more when there may be others after the page.
+type fetch func(ctx context.Context, last eventstore.Event, rows int) (page []eventstore.Event, more bool, err error)
+
+// fetched is what a fetch has returned.
+type fetched struct {
+	page []eventstore.Event
+	more bool
+	err  error
+}
+
 // Pages yields what fetch returns page by page, so that no connection is held
-// while the consumer works. fetch gets the last event yielded (the zero Event at
-// first) and the most rows it may return; it sets more when there may be others
-// after the page. limit is the most events to yield, 0 for all.
-func Pages(ctx context.Context, l *Lifetime, limit int, fetch func(ctx context.Context, last eventstore.Event, rows int) (page []eventstore.Event, more bool, err error)) iter.Seq2[eventstore.Event, error] {
+// while the consumer works. limit is the most events to yield, 0 for all. From the
+// second page on the next one is fetched while the consumer works on the one before.
+func Pages(ctx context.Context, l *Lifetime, limit int, fetch fetch) iter.Seq2[eventstore.Event, error] {
 	return func(yield func(eventstore.Event, error) bool) {
+		ahead, cancel := context.WithCancel(ctx)
+		var next chan fetched
+		defer func() {
+			cancel()
+			if next != nil {
+				<-next
+			}
+		}()
 		var last eventstore.Event
-		left := limit
-		for {
-			rows := PageRows
+		left, rows := limit, PageRows
+		for n := 0; ; n++ {
 			if limit > 0 {
 				rows = min(rows, left)
 			}
-			page, more, err := fetchPage(ctx, l, last, rows, fetch)
-			if err != nil {
-				yield(eventstore.Event{}, err)
+			var now fetched
+			if next != nil {
+				now = <-next
+				next = nil
+			} else {
+				now = fetchPage(ctx, l, last, rows, fetch)
+			}
+			if now.err != nil {
+				// A page that was fetched ahead ends for the same reasons as the iterator.
+				yield(eventstore.Event{}, now.err)
 				return
 			}
-			for _, e := range page {
+			left -= len(now.page)
+			more := now.more && (limit == 0 || left > 0)
+			if more {
+				last, rows = now.page[len(now.page)-1], nextRows(now.page)
+				if n > 0 {
+					if limit > 0 {
+						rows = min(rows, left)
+					}
+					next = make(chan fetched, 1)
+					go func(to chan<- fetched, last eventstore.Event, rows int) {
+						to <- fetchPage(ahead, l, last, rows, fetch)
+					}(next, last, rows)
+				}
+			}
+			for _, e := range now.page {
 				if err := ended(ctx, l); err != nil {
 					yield(eventstore.Event{}, err)
 					return
@@ -43,27 +84,34 @@ func Pages(ctx context.Context, l *Lifetime, limit int, fetch func(ctx context.C
 				if !yield(e, nil) {
 					return
 				}
-				last = e
 			}
-			left -= len(page)
-			if !more || limit > 0 && left <= 0 {
+			if !more {
 				return
 			}
 		}
 	}
 }
 
-func fetchPage(ctx context.Context, l *Lifetime, last eventstore.Event, rows int, fetch func(context.Context, eventstore.Event, int) ([]eventstore.Event, bool, error)) ([]eventstore.Event, bool, error) {
+// nextRows is how many events like those of a page fill the next one.
+func nextRows(page []eventstore.Event) int {
+	size := 0
+	for i := range page {
+		size += eventBytes + len(page[i].Data) + len(page[i].Metadata)
+	}
+	return max(1, min(maxRows, PageBytes/4*3*len(page)/max(1, size)))
+}
+
+func fetchPage(ctx context.Context, l *Lifetime, last eventstore.Event, rows int, fetch fetch) fetched {
 	opCtx, over, err := l.Begin(ctx)
 	if err != nil {
-		return nil, false, err
+		return fetched{err: err}
 	}
 	defer over()
 	page, more, err := fetch(opCtx, last, rows)
 	if err != nil {
-		return nil, false, Ended(ctx, l, err)
+		return fetched{err: Ended(ctx, l, err)}
 	}
-	return page, more, nil
+	return fetched{page: page, more: more}
 }
 
 // Ended replaces the error of an operation that was cut short by the reason: the
