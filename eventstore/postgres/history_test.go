@@ -63,19 +63,19 @@ func TestHistory(t *testing.T) {
 		times int
 		lists func(d disturbances) [][]history.Disturbance
 	}{
-		{"undisturbed", 5, nil},
-		{"restart processes", 8, func(d disturbances) [][]history.Disturbance { return [][]history.Disturbance{{d.restart(), d.kill()}} }},
-		{"cut connections", 12, func(d disturbances) [][]history.Disturbance {
+		{"undisturbed", 6, nil},
+		{"restart processes", 6, func(d disturbances) [][]history.Disturbance { return [][]history.Disturbance{{d.restart(), d.kill()}} }},
+		{"cut connections", 8, func(d disturbances) [][]history.Disturbance {
 			return [][]history.Disturbance{{d.cut(), d.cutNext(), d.cutNext()}}
 		}},
-		{"stall connections", 4, func(d disturbances) [][]history.Disturbance { return [][]history.Disturbance{{d.stall()}} }},
+		{"stall connections", 3, func(d disturbances) [][]history.Disturbance { return [][]history.Disturbance{{d.stall()}} }},
 		{"restart the server", 3, func(d disturbances) [][]history.Disturbance {
 			return [][]history.Disturbance{{d.halt("fast", syscall.SIGINT), d.halt("immediate", syscall.SIGQUIT), d.crash()}}
 		}},
-		{"stop the server", 4, func(d disturbances) [][]history.Disturbance {
+		{"stop the server", 3, func(d disturbances) [][]history.Disturbance {
 			return [][]history.Disturbance{{d.stopBackends(), d.stopServer()}}
 		}},
-		{"all", 5, func(d disturbances) [][]history.Disturbance {
+		{"all", 4, func(d disturbances) [][]history.Disturbance {
 			return [][]history.Disturbance{
 				{d.cut(), d.cutNext(), d.stall()},
 				{d.restart(), d.kill()},

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,13 +26,11 @@ const (
 )
 
 const (
-	workers     = 6
+	workers     = 8
 	subscribers = 3
 	// between is how many operations are answered between two disturbances.
-	between = 60
-	// recovery bounds how long a store may take to answer again after a disturbance,
-	// and subscribers to come to the end.
-	recovery = 30 * time.Second
+	between       = 60
+	recoveryLimit = 30 * time.Second
 	// roundLimit bounds a round as a whole.
 	roundLimit = 3 * time.Minute
 	// shown is how many anomalies are printed.
@@ -47,6 +46,10 @@ type Plan struct {
 	Disturbances func(p map[string]*Process) [][]Disturbance
 	// Times is how many disturbances are taken from each list.
 	Times int
+
+	// recovery bounds how long a store may take to answer again after a disturbance,
+	// and subscribers to come to the end; 0 is recoveryLimit.
+	recovery time.Duration
 }
 
 // Run carries out a plan for as many rounds as the environment says, at least one,
@@ -71,23 +74,10 @@ func Run(t *testing.T, plan func(t *testing.T) Plan) {
 	}
 }
 
-type round struct {
-	t         *testing.T
-	plan      Plan
-	seed      uint64
-	recorder  Recorder
-	names     []string
-	processes map[string]*Process
-}
-
 func runRound(t *testing.T, plan Plan, seed uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), roundLimit)
-	defer cancel()
-	r := &round{t: t, plan: plan, seed: seed, processes: make(map[string]*Process)}
 	begin := time.Now()
-	err := r.work(ctx)
-	ops := r.recorder.Ops()
+	ops, err := plan.round(t.Context(), seed)
 	anomalies := Check(ops)
 	if err == nil && len(anomalies) == 0 {
 		t.Logf("seed %d: %s, in %s", seed, summary(ops), time.Since(begin).Round(time.Millisecond))
@@ -141,6 +131,26 @@ func summary(ops []Op) string {
 	}
 	return fmt.Sprintf("%d operations, appends: %d ok, %d conflicts, %d reused, %d failed, %d unknown; %d deliveries of %d events",
 		len(ops), counts[OK], counts[Conflict], counts[Reused], counts[Failed], counts[Unknown], deliveries, events)
+}
+
+type round struct {
+	plan      Plan
+	seed      uint64
+	recorder  Recorder
+	names     []string
+	processes map[string]*Process
+}
+
+// round carries out a plan once. Its error says that the store has not recovered in
+// time or that a disturbance could not be made; the history is worth a check all the
+// same.
+func (p Plan) round(ctx context.Context, seed uint64) ([]Op, error) {
+	ctx, cancel := context.WithTimeout(ctx, roundLimit)
+	defer cancel()
+	p.recovery = cmp.Or(p.recovery, recoveryLimit)
+	r := &round{plan: p, seed: seed, processes: make(map[string]*Process)}
+	err := r.work(ctx)
+	return r.recorder.Ops(), err
 }
 
 // rng is the source of one part of the run.
@@ -246,9 +256,9 @@ func (r *round) disturb(ctx context.Context) error {
 // progress waits until operations are answered again.
 func (r *round) progress(ctx context.Context, when string) error {
 	target := r.recorder.Answered() + between
-	return eventually(ctx, func() error {
+	return r.eventually(ctx, func() error {
 		if n := r.recorder.Answered(); n < target {
-			return fmt.Errorf("%s: only %d of %d operations were answered within %s", when, between-(target-n), between, recovery)
+			return fmt.Errorf("%s: only %d of %d operations were answered within %s", when, between-(target-n), between, r.plan.recovery)
 		}
 		return nil
 	})
@@ -258,7 +268,7 @@ func (r *round) progress(ctx context.Context, when string) error {
 func (r *round) drain(ctx context.Context, subs []*subscriber) error {
 	store, _ := r.processes[r.names[0]].Store()
 	var head eventstore.Position
-	return eventually(ctx, func() (err error) {
+	return r.eventually(ctx, func() (err error) {
 		if head == 0 {
 			if head, err = store.Head(ctx); err != nil {
 				return err
@@ -266,15 +276,15 @@ func (r *round) drain(ctx context.Context, subs []*subscriber) error {
 		}
 		for _, s := range subs {
 			if at := s.reached.Load(); at < int64(head) {
-				return fmt.Errorf("%s has come to position %d of %d only, %s after the last append", s.name, at, head, recovery)
+				return fmt.Errorf("%s has come to position %d of %d only, %s after the last append", s.name, at, head, r.plan.recovery)
 			}
 		}
 		return nil
 	})
 }
 
-func eventually(ctx context.Context, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, recovery)
+func (r *round) eventually(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, r.plan.recovery)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -306,11 +316,11 @@ func (r *round) readAll(ctx context.Context) (err error) {
 	w.readVersions(ctx)
 	for n := range hotStreams {
 		op := Op{Kind: ReadStream, Streams: []string{hot(n).String()}}
-		w.read(ctx, op, recovery, func(ctx context.Context, s eventstore.Store, op *Op) error {
+		w.read(ctx, op, r.plan.recovery, func(ctx context.Context, s eventstore.Store, op *Op) error {
 			return w.take(op, s.ReadStream(ctx, hot(n), eventstore.StreamQuery{}))
 		})
 	}
-	if !w.read(ctx, Op{Kind: Final}, recovery, func(ctx context.Context, s eventstore.Store, op *Op) error {
+	if !w.read(ctx, Op{Kind: Final}, r.plan.recovery, func(ctx context.Context, s eventstore.Store, op *Op) error {
 		return w.take(op, s.ReadLog(ctx, eventstore.LogQuery{}))
 	}) {
 		return errors.New("the log could not be read at the end")
