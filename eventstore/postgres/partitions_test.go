@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"io/fs"
 	"strings"
 	"testing"
@@ -189,7 +190,25 @@ func TestMigratingALogThatHasEvents(t *testing.T) {
 			pgUUID(stream.AggregateID()), stream.String(), pgUUID(e.ID), i, e.OccurredAt)
 		require.NoError(t, err)
 	}
+	role := "program_" + strings.ReplaceAll(eventstore.NewID().String(), "-", "")
+	_, err := conn.Exec(ctx, `CREATE ROLE `+role+`; GRANT SELECT, INSERT ON api_event_store TO `+role+`; GRANT EXECUTE ON FUNCTION api_append TO `+role)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := conn.Exec(context.WithoutCancel(ctx), `DROP OWNED BY `+role+`; DROP ROLE `+role)
+		require.NoError(t, err)
+	})
+
 	require.NoError(t, Migrate(ctx, url))
+	var may, mayNot bool
+	require.NoError(t, conn.QueryRow(ctx, `SELECT
+		has_table_privilege(r, 'api_event_store', 'SELECT') AND has_table_privilege(r, 'api_event_ids', 'SELECT') AND has_table_privilege(r, 'api_partitions', 'SELECT')
+			AND has_function_privilege(r, 'api_append'::regproc, 'EXECUTE') AND has_function_privilege(r, 'api_prepare_partitions'::regproc, 'EXECUTE'),
+		has_table_privilege(r, 'api_event_store', 'INSERT') OR has_table_privilege(r, 'api_event_store_p000000000001', 'INSERT, SELECT')
+			OR has_function_privilege('public', 'api_append'::regproc, 'EXECUTE')
+		FROM (SELECT $1::name AS r) x`, role).Scan(&may, &mayNot))
+	require.True(t, may, "the program goes on after a migration")
+	require.False(t, mayNot)
+
 	s := opened(t, url)
 	known, err := s.Append(ctx, part)
 	require.NoError(t, err)

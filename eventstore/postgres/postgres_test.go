@@ -278,12 +278,19 @@ func TestDefaultsOfTheDatabaseDoNotMatter(t *testing.T) {
 func TestRoleThatCannotWrite(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	owner := migrated(t)
+	owner := dbtest.Postgres(t)
 	conn := connect(t, owner)
 	role := "program_" + strings.ReplaceAll(eventstore.NewID().String(), "-", "")
 	for _, text := range []string{
 		`CREATE ROLE ` + role + ` LOGIN PASSWORD 'program'`,
-		`GRANT SELECT ON api_event_store, api_event_ids, api_partitions, api_streams, api_snapshots, api_raw_bodies, api_schema_version TO ` + role,
+		`ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO ` + role,
+	} {
+		_, err := conn.Exec(ctx, text)
+		require.NoError(t, err)
+	}
+	require.NoError(t, Migrate(ctx, owner))
+	for _, text := range []string{
+		`REVOKE INSERT, UPDATE, DELETE ON api_streams, api_snapshots, api_raw_bodies, api_schema_version FROM ` + role,
 	} {
 		_, err := conn.Exec(ctx, text)
 		require.NoError(t, err)
@@ -321,6 +328,10 @@ func TestRoleThatCannotWrite(t *testing.T) {
 		`INSERT INTO api_snapshots SELECT * FROM api_snapshots`, `UPDATE api_snapshots SET digest = ''`, `DELETE FROM api_snapshots`,
 		`INSERT INTO api_streams SELECT * FROM api_streams`, `UPDATE api_event_store SET version = 2`, `DELETE FROM api_event_store`,
 		`ALTER TABLE api_event_store DISABLE TRIGGER ALL`, `DROP TABLE api_event_store`,
+		`INSERT INTO api_event_store SELECT * FROM api_event_store`,
+		`INSERT INTO api_event_store_p000002000001 (position) VALUES (2000001)`, `SELECT * FROM api_event_store_p000000000001`,
+		`INSERT INTO api_event_ids VALUES (gen_random_uuid(), 9)`, `UPDATE api_partitions SET name = ''`,
+		`SELECT api_close_table('api_streams', '')`,
 	} {
 		_, err = s.WriteDB().ExecContext(ctx, text)
 		require.Error(t, err, text)

@@ -98,6 +98,23 @@ ALTER TABLE api_event_ids ENABLE ALWAYS TRIGGER api_event_ids_immutable;
 -- room for it.
 ALTER TABLE api_streams SET (fillfactor = 80);
 
+-- api_close_table takes rights on a table of the log from everybody but its owner:
+-- default privileges must not let anybody write past api_append. kept is what may be
+-- kept.
+-- +goose StatementBegin
+CREATE FUNCTION api_close_table(closed regclass, kept text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  r record;
+BEGIN
+  FOR r IN SELECT a.privilege_type AS privilege, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+    FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = closed AND a.grantee <> c.relowner AND a.privilege_type <> kept
+  LOOP
+    EXECUTE format('REVOKE %s ON %s FROM %s', r.privilege, closed, r.grantee);
+  END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
 -- api_prepare_partitions makes sure that positions up to up_to, and a whole partition
 -- beyond, have their place, and returns the position up to which that holds. Any
 -- number of processes may call it at once; it neither waits for appends nor holds
@@ -131,6 +148,8 @@ BEGIN
     EXECUTE format('CREATE TRIGGER api_event_store_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON %I
       FOR EACH STATEMENT EXECUTE FUNCTION api_refuse()', part);
     EXECUTE format('ALTER TABLE %I ENABLE ALWAYS TRIGGER api_event_store_immutable', part);
+    -- Nobody needs a right on a partition: the log's are asked.
+    PERFORM api_close_table(part::regclass, '');
     INSERT INTO api_partitions (first_position, end_position, name) VALUES (reached, reached + size, part);
     reached := reached + size;
   END LOOP;
@@ -162,7 +181,7 @@ $$;
 -- Planner: with few or stale statistics a sequential scan of a small table is
 -- chosen, and the plan kept while the table grows; hence the settings, and no join
 -- against a table that grows but by its key.
-DROP FUNCTION api_append;
+ALTER FUNCTION api_append RENAME TO api_append_of_one;
 -- +goose StatementBegin
 CREATE FUNCTION api_append(
   recorded_at timestamptz, head_hint bigint, request_ends int[],
@@ -318,12 +337,33 @@ END
 $$;
 -- +goose StatementEnd
 
+-- Whoever could read the log and append to it still can, and nobody can do more.
 -- +goose StatementBegin
 DO $$
+DECLARE
+  new_append regprocedure := 'api_append'::regproc::oid::regprocedure;
+  old_append regprocedure := 'api_append_of_one'::regproc::oid::regprocedure;
+  r record;
 BEGIN
   -- PostgreSQL lets everybody execute a new function.
-  EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', 'api_append'::regproc::oid::regprocedure);
+  EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', new_append);
   REVOKE ALL ON FUNCTION api_prepare_partitions(bigint) FROM PUBLIC;
+  REVOKE ALL ON FUNCTION api_close_table(regclass, text) FROM PUBLIC;
+  FOR r IN SELECT quote_ident(pg_get_userbyid(a.grantee)) AS grantee
+    FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = old_append AND a.grantee <> p.proowner AND a.grantee <> 0
+  LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s, api_prepare_partitions(bigint) TO %s', new_append, r.grantee);
+  END LOOP;
+  EXECUTE format('DROP FUNCTION %s', old_append);
+
+  FOR r IN SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+    FROM pg_class c, aclexplode(c.relacl) a
+    WHERE c.oid = 'api_event_store_p000000000001'::regclass AND a.grantee <> c.relowner AND a.privilege_type = 'SELECT'
+  LOOP
+    EXECUTE format('GRANT SELECT ON api_event_store, api_event_ids, api_partitions TO %s', r.grantee);
+  END LOOP;
+  PERFORM api_close_table('api_event_store', 'SELECT'), api_close_table('api_event_ids', 'SELECT'),
+    api_close_table('api_partitions', 'SELECT'), api_close_table('api_event_store_p000000000001', '');
 END
 $$;
 -- +goose StatementEnd
