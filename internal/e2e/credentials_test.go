@@ -232,7 +232,9 @@ func TestOwnCredentials(t *testing.T) {
 		kept := b.database() + b.log.String()
 		require.Contains(t, kept, "CONFIGURE_TOTP", "the search finds what is there")
 		for i, secret := range append([]string{firstPassword, secondPassword}, ui.secrets...) {
-			require.False(t, strings.Contains(kept, secret), "secret %d is kept", i)
+			if strings.Contains(kept, secret) { // require would print it, and everything else
+				t.Errorf("secret %d is kept", i)
+			}
 		}
 	})
 }
