@@ -189,6 +189,10 @@ func (s *Store) ReadDB() *sql.DB { return s.db }
 // WriteDB is the same pool as ReadDB.
 func (s *Store) WriteDB() *sql.DB { return s.db }
 
+// AppendsWaiting is how many appends of this process wait for the transaction before
+// theirs. Beyond 4,096 they are refused with eventstore.ErrOverloaded.
+func (s *Store) AppendsWaiting() int { return s.committer.Waiting() }
+
 // Close implements eventstore.Store. It also waits for the transactions that
 // others have begun on ReadDB and WriteDB.
 func (s *Store) Close() error {

@@ -139,6 +139,10 @@ func (s *Store) ReadDB() *sql.DB { return s.read }
 // it must be short. It begins them with BEGIN IMMEDIATE.
 func (s *Store) WriteDB() *sql.DB { return s.write }
 
+// AppendsWaiting is how many appends of this process wait for the transaction before
+// theirs. Beyond 4,096 they are refused with eventstore.ErrOverloaded.
+func (s *Store) AppendsWaiting() int { return s.committer.Waiting() }
+
 // Close implements eventstore.Store.
 func (s *Store) Close() error {
 	if !s.life.Close() {

@@ -204,6 +204,10 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *App, err error
 		return nil, fmt.Errorf("opening the projections: %w", err)
 	}
 	a.Store = &measuredStore{Store: s, seconds: a.Metrics.StoreAppendSeconds, clock: o.Clock}
+	if queue, ok := s.(interface{ AppendsWaiting() int }); ok {
+		waiting := queue.AppendsWaiting
+		a.Metrics.AppendsWaiting.Store(&waiting)
+	}
 	if kept, ok := s.(eventstore.Snapshotter); ok && cfg.Store.SnapshotAfter > 0 {
 		a.Snapshots = tolerantSnapshots{Snapshotter: kept, log: o.Logger}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -36,6 +37,8 @@ type Metrics struct {
 	ReconciliationFindings *prometheus.GaugeVec   // realm, situation
 
 	StoreAppendSeconds prometheus.Histogram
+	// AppendsWaiting tells how many appends wait for their turn; nil is none.
+	AppendsWaiting atomic.Pointer[func() int]
 
 	Snapshots *prometheus.CounterVec // outcome
 
@@ -95,6 +98,14 @@ func NewMetrics(reg prometheus.Registerer, names Names) (*Metrics, error) {
 		sources: set(names.Sources),
 		realms:  set(names.Realms),
 	}
+	r.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "keytrail_store_appends_waiting", Help: "Appends that wait for the transaction before theirs; beyond 4096 they are refused.",
+	}, func() float64 {
+		if waiting := m.AppendsWaiting.Load(); waiting != nil {
+			return float64((*waiting)())
+		}
+		return 0
+	}))
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}

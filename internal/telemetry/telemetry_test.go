@@ -167,6 +167,7 @@ func TestMetrics(t *testing.T) {
 		"keytrail_reconciliations_total":               {"realm=other", "status=completed"},
 		"keytrail_reconciliation_findings":             {"realm=acme", "situation=changed"},
 		"keytrail_store_append_seconds":                nil,
+		"keytrail_store_appends_waiting":               nil,
 	}, got)
 	require.NoError(t, testutil.CollectAndCompare(m.ProjectionLag, strings.NewReader(`
 # HELP keytrail_projection_lag_events Events between the head of the log and the projection's position; a number that keeps growing means that the projection stands still.

@@ -74,11 +74,11 @@ func (c *Committer) Append(ctx context.Context, plan *Plan) ([]eventstore.Event,
 	}
 }
 
-// Waiting is how many appends wait for their turn, at most the second number.
-func (c *Committer) Waiting() (waiting, limit int) {
+// Waiting is how many appends wait for their turn.
+func (c *Committer) Waiting() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.queue), maxQueued
+	return len(c.queue)
 }
 
 func (c *Committer) push(q *queued) error {

@@ -69,13 +69,13 @@ func planFor(t testing.TB, stream eventstore.StreamID, id uuid.UUID, data string
 // start appends in a goroutine and returns when the append is in the queue.
 func start(ctx context.Context, t testing.TB, c *Committer, p *Plan) <-chan error {
 	t.Helper()
-	before, _ := c.Waiting()
+	before := c.Waiting()
 	result := make(chan error, 1)
 	go func() {
 		_, err := c.Append(ctx, p)
 		result <- err
 	}()
-	require.Eventually(t, func() bool { now, _ := c.Waiting(); return now == before+1 }, 10*time.Second, 50*time.Microsecond)
+	require.Eventually(t, func() bool { return c.Waiting() == before+1 }, 10*time.Second, 50*time.Microsecond)
 	return result
 }
 
