@@ -289,6 +289,20 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// Who was deleted between two attempts of ours was not deleted by us.
+func TestDeletedBySomebodyElseMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bob := b.create("bob")
+	b.keycloak.Inject(keycloaktest.Fault{Method: http.MethodDelete, Pattern: userPath, Status: 503, Times: 1})
+	b.keycloak.Inject(keycloaktest.Fault{Method: http.MethodDelete, Pattern: userPath, Status: 404, Body: `{"error":"User not found"}`, Times: 1})
+	out, err := b.commands.DeleteUser(b.ctx, "acme", outbound.UserRef{ID: bob})
+	require.Equal(t, adapter.CodeUserNotFound, adapter.CodeOf(err))
+	require.Equal(t, adapter.CallFailed, out.Status)
+	require.Len(t, b.call(out.CallID).Attempts, 2)
+	require.Equal(t, []string{adapter.TypeUserApiCreated}, b.types(adapter.UserStream("acme", bob)), "whoever did it tells it")
+}
+
 func TestAPostIsNeverRepeatedBlindly(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{503, 500} {
