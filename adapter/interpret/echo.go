@@ -39,6 +39,8 @@ type call struct {
 	// where that was not known.
 	serviceAccount string
 	attempts       int
+	// writes are when attempts that may have reached Keycloak were under way.
+	writes []span
 	// sent is true where an attempt may have reached Keycloak.
 	sent bool
 	// version is that of the stream when the call was loaded.
@@ -51,6 +53,9 @@ type call struct {
 	echoes    []adapter.Echo
 	matchedBy string
 }
+
+// span is a stretch of time.
+type span struct{ from, to time.Time }
 
 // echoedBy reports whether the delivery is recorded as an echo of the call.
 func (c call) echoedBy(d adapter.Decoded) bool {
@@ -249,6 +254,10 @@ func (i *Interpreter) loadCall(ctx context.Context, id uuid.UUID) (call, bool, e
 		case *adapter.ApiCallAttempted:
 			c.attempts++
 			c.sent = c.sent || p.Sent
+			if p.Sent {
+				took := time.Duration(p.DurationMS * float64(time.Millisecond))
+				c.writes = append(c.writes, span{p.StartedAt, p.StartedAt.Add(took)})
+			}
 		case *adapter.ApiCallSucceeded:
 			c.userID = cmp.Or(c.userID, p.UserID)
 		case *adapter.ApiCallEchoed:

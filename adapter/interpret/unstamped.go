@@ -3,6 +3,7 @@ package interpret
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -105,7 +106,7 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 			continue
 		}
 		// Of several, the one closest in time.
-		if !found || closer(c.requested.OccurredAt, best.requested.OccurredAt, d.OccurredAt) {
+		if !found || c.away(d.OccurredAt) < best.away(d.OccurredAt) {
 			best, found = c, true
 		}
 	}
@@ -116,7 +117,19 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 	return best, found, nil
 }
 
-func closer(a, b, to time.Time) bool { return to.Sub(a).Abs() < to.Sub(b).Abs() }
+// away is how far a moment lies from when a write of the call was under way. Of a call
+// of which no write is recorded yet it is how far it lies from the intent: a process
+// that dies may have sent one.
+func (c call) away(moment time.Time) time.Duration {
+	if len(c.writes) == 0 {
+		return moment.Sub(c.requested.OccurredAt).Abs()
+	}
+	least := time.Duration(math.MaxInt64)
+	for _, w := range c.writes {
+		least = min(least, max(w.from.Sub(moment), moment.Sub(w.to), 0))
+	}
+	return least
+}
 
 // reportedBy reports whether the event can be the call's echo, given that it is at the
 // call's address.

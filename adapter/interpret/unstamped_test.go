@@ -98,6 +98,24 @@ func TestTheIndexReadsEachCallOnce(t *testing.T) {
 	require.Empty(t, found, "too long ago")
 }
 
+// Of two calls that are alike, the one that was on its way has caused the event, also
+// where the other was asked for closer to it.
+func TestTheCallThatWasOnItsWayIsCloser(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	ms := func(n int) time.Time { return at.Add(time.Duration(n) * time.Millisecond) }
+	requested := func(n int) adapter.Decoded { return adapter.Decoded{Event: eventstore.Event{OccurredAt: ms(n)}} }
+	first := call{requested: requested(0), writes: []span{{ms(40), ms(60)}}}
+	second := call{requested: requested(52), writes: []span{{ms(70), ms(80)}, {ms(200), ms(210)}}}
+	unsent := call{requested: requested(45)}
+	require.Zero(t, first.away(ms(50)))
+	require.Equal(t, 20*time.Millisecond, second.away(ms(50)))
+	require.Equal(t, 5*time.Millisecond, second.away(ms(195)))
+	require.Equal(t, 10*time.Millisecond, second.away(ms(220)))
+	require.Equal(t, 5*time.Millisecond, unsent.away(ms(50)), "a process that died may have sent one")
+	require.Equal(t, 5*time.Millisecond, unsent.away(ms(40)))
+}
+
 func TestTheIndexIsBounded(t *testing.T) {
 	t.Parallel()
 	i, _, _ := newIndexed(t)
