@@ -159,7 +159,7 @@ func (u *User) ApplyAudited(e Decoded) (AuditEntry, bool) {
 		}
 	case *UserApiCredentialsChanged:
 		a.Action = "user." + p.Action
-		if p.Action == "password_reset" {
+		if p.Action == passwordReset {
 			a.Action = "user.reset_password"
 		}
 		switch {

@@ -62,11 +62,19 @@ func (*UserApiEmailRequested) EventType() string { return TypeUserApiEmailReques
 // (UserModel.RequiredAction.UPDATE_PASSWORD).
 const actionUpdatePassword = "UPDATE_PASSWORD"
 
+// passwordReset is the action of UserApiCredentialsChanged by which an administrator sets
+// a password. Keycloak's event of it has no representation.
+const passwordReset = "password_reset"
+
 // changeCredentials folds what a new password does to the required actions: a
 // temporary one has to be changed at the next login, a lasting one has not
-// (UserResource.java, resetPassword). Where it is not known which it was, nothing is.
+// (UserResource.java, resetPassword). Where it is not known which it was, what was known
+// of the required actions may no longer be so.
 func (u *User) changeCredentials(p *UserApiCredentialsChanged, e Decoded) {
 	if p.Temporary == nil {
+		if p.Action == passwordReset && u.Known(FieldRequiredActions) {
+			u.open(e, "a password was set, and it is not told whether it has to be changed")
+		}
 		return
 	}
 	if *p.Temporary {
@@ -84,12 +92,20 @@ func (u *User) changeOrganizations(p *UserApiOrganizationsChanged, e Decoded) {
 	if p.Unfolded != "" {
 		u.open(e, p.Unfolded)
 	}
+	u.touch(FieldOrganizations, e, organizationIDs(p.Joined), organizationIDs(p.Left))
 	organizations := slices.Clone(u.Organizations)
 	for _, o := range slices.Concat(p.Left, p.Joined) {
 		organizations = slices.DeleteFunc(organizations, func(have Organization) bool { return have.ID == o.ID })
 	}
 	u.Organizations = sortOrganizations(append(organizations, p.Joined...))
-	u.from(FieldOrganizations, e, u.partly(FieldOrganizations))
+}
+
+func organizationIDs(organizations []Organization) []string {
+	ids := make([]string, 0, len(organizations))
+	for _, o := range organizations {
+		ids = append(ids, o.ID)
+	}
+	return ids
 }
 
 // sortOrganizations orders organizations by alias, each once; nil for none.

@@ -83,7 +83,21 @@ type Origin struct {
 	Version eventstore.Version `json:"version,omitempty"`
 	// Again is set where a later event sent the same value once more.
 	Again *Again `json:"again,omitempty"`
+	// Touched are the elements of a list that events have given or taken since it was
+	// last seen whole, each once, the last ones.
+	Touched []Touch `json:"touched,omitempty"`
 }
+
+// Touch is the last event that gave an element of a list, or took it.
+type Touch struct {
+	Element string             `json:"element"`
+	Given   bool               `json:"given,omitempty"`
+	At      time.Time          `json:"at"`
+	Version eventstore.Version `json:"version,omitempty"`
+}
+
+// maxTouched bounds the elements whose last change is kept, per list.
+const maxTouched = 32
 
 // Again is the last event that set a field to the value that it had.
 type Again struct {
@@ -364,14 +378,22 @@ func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Tim
 		// A read that confirms what an event said leaves the event as the field's origin:
 		// whoever asks who last set it wants the one who did, not the one who looked.
 		if known && len(DiffUsers(*u, after, field)) == 0 {
-			origin.Inferred, origin.Doubtful, origin.Rivals = false, false, nil
+			origin.Inferred, origin.Doubtful, origin.Rivals, origin.Touched = false, false, nil, nil
 			u.Origins[field] = origin
 			continue
 		}
-		if _, version := origin.last(); known && version > e.Version {
+		at, version := origin.last()
+		if !known && u.UpdatedAt != nil && len(DiffUsers(*u, User{}, field)) > 0 {
+			at = *u.UpdatedAt // events have told a part of it
+		}
+		switch {
+		case known && version > e.Version:
 			// It arrived after the read. Where Keycloak's clock is behind ours it may also have
 			// occurred after it, although its time says otherwise.
 			u.open(e, "a change of "+field+" arrived after a read that it seems to precede")
+		case !origin.Inferred && !origin.Doubtful && e.OccurredAt.Sub(at) < nearby:
+			// A change that was under way when the read was sent may have been done after it.
+			u.open(e, "a read does not show the change of "+field+" right before it")
 		}
 		u.from(field, e, false)
 	}
@@ -449,6 +471,8 @@ func (u *User) changeRoles(p *UserApiRolesChanged, e Decoded) {
 		u.open(e, p.Unfolded)
 	}
 	u.learnClients(slices.Concat(p.Added, p.Removed))
+	u.touch(FieldRoles, e, roleElements(p.Added, false), roleElements(p.Removed, false))
+	u.touch(FieldClientRoles, e, roleElements(p.Added, true), roleElements(p.Removed, true))
 	for _, r := range p.Removed {
 		u.removeRole(r)
 	}
@@ -457,14 +481,61 @@ func (u *User) changeRoles(p *UserApiRolesChanged, e Decoded) {
 	}
 	for _, r := range slices.Concat(p.Added, p.Removed) {
 		if r.Client == "" {
-			u.from(FieldRoles, e, u.partly(FieldRoles))
 			continue
 		}
-		u.from(FieldClientRoles, e, u.partly(FieldClientRoles))
 		if _, known := u.ClientIDs[r.Client]; !known {
 			u.open(e, "the event names the client by its UUID only")
 		}
 	}
+}
+
+// roleElements names realm roles, or those of clients.
+func roleElements(roles []Role, ofClients bool) []string {
+	var names []string
+	for _, r := range roles {
+		switch {
+		case (r.Client != "") != ofClients:
+		case ofClients:
+			names = append(names, r.Client+"/"+r.Name)
+		default:
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// touch notes that e gave and took elements of a list, before they are folded. Changes of
+// different elements go together in any order. Of the same element, the last one counts:
+// where it is in doubt which that was, as for other fields, a read is due.
+func (u *User) touch(field string, e Decoded, given, taken []string) {
+	if len(given)+len(taken) == 0 {
+		return
+	}
+	before, doubtful := u.Origins[field], false
+	touched := slices.Clone(before.Touched)
+	note := func(element string, isGiven bool) {
+		if i := slices.IndexFunc(touched, func(t Touch) bool { return t.Element == element }); i >= 0 {
+			t := touched[i]
+			close := e.Meta.CallID == nil && e.OccurredAt.Sub(t.At) < nearby
+			doubtful = doubtful || (t.Given != isGiven && (t.Version > e.Version || close))
+			touched = slices.Delete(touched, i, i+1)
+		}
+		touched = append(touched, Touch{Element: element, Given: isGiven, At: e.OccurredAt, Version: e.Version})
+	}
+	for _, element := range taken {
+		note(element, false)
+	}
+	for _, element := range given {
+		note(element, true)
+	}
+	u.from(field, e, u.partly(field))
+	if doubtful {
+		u.open(e, "the order of two changes of "+field+" is in doubt")
+		u.rival(field, before)
+	}
+	origin := u.Origins[field]
+	origin.Touched = touched[max(0, len(touched)-maxTouched):]
+	u.Origins[field] = origin
 }
 
 // defaultRolesPrefix starts the composite role that every user of a realm has.
@@ -528,13 +599,21 @@ func (u *User) changeGroups(p *UserApiGroupsChanged, e Decoded) {
 		u.open(e, p.Unfolded)
 		return
 	}
+	u.touch(FieldGroups, e, paths(p.Joined), paths(p.Left))
 	for _, g := range p.Left {
 		u.Groups = without(u.Groups, g.Path)
 	}
 	for _, g := range p.Joined {
 		u.Groups = sortedSet(append(slices.Clone(u.Groups), g.Path))
 	}
-	u.from(FieldGroups, e, u.partly(FieldGroups))
+}
+
+func paths(groups []Group) []string {
+	names := make([]string, 0, len(groups))
+	for _, g := range groups {
+		names = append(names, g.Path)
+	}
+	return names
 }
 
 // Fields names the fields that the change touches.

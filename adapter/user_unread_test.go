@@ -28,8 +28,41 @@ func named(first string) *adapter.UserApiUpdated {
 	return &adapter.UserApiUpdated{UserChange: change(adapter.Profile{FirstName: adapter.Set(first)})}
 }
 
+func roles(given, taken string) *adapter.UserApiRolesChanged {
+	p := &adapter.UserApiRolesChanged{UserRef: ref}
+	if given != "" {
+		p.Added = []adapter.Role{{Name: given}}
+	}
+	if taken != "" {
+		p.Removed = []adapter.Role{{Name: taken}}
+	}
+	return p
+}
+
+func groups(joined, left string) *adapter.UserApiGroupsChanged {
+	p := &adapter.UserApiGroupsChanged{UserRef: ref}
+	if joined != "" {
+		p.Joined = []adapter.Group{{Path: joined}}
+	}
+	if left != "" {
+		p.Left = []adapter.Group{{Path: left}}
+	}
+	return p
+}
+
+// password is a password that an administrator has set; it is not told whether it is
+// temporary where that is nil.
+func password(temporary *bool) *adapter.UserApiCredentialsChanged {
+	return &adapter.UserApiCredentialsChanged{UserRef: ref, Action: "password_reset", CredentialType: "password", Temporary: temporary}
+}
+
 func TestDoubtMakesAReadDue(t *testing.T) {
 	t.Parallel()
+	seen := func(after time.Duration, first string) adapter.Decoded {
+		return happened(after, &adapter.UserApiObserved{UserRef: ref, Present: true, Complete: true, Set: adapter.Profile{
+			FirstName: adapter.Set(first), RequiredActions: adapter.Set([]string{}),
+		}, Memberships: adapter.Memberships{Roles: adapter.Set([]string{"auditor"})}})
+	}
 	read := func(after time.Duration, complete bool) adapter.Decoded {
 		return happened(after, &adapter.UserApiObserved{UserRef: ref, Present: true, Complete: complete, Set: adapter.Profile{FirstName: adapter.Set("A")}})
 	}
@@ -68,6 +101,39 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 		"read in part": {[]adapter.Decoded{
 			arrived(1, happened(0, named("A"))), arrived(2, happened(time.Second, named("B"))), arrived(3, read(2*time.Second, false)),
 		}, true},
+		"a role given and taken close by": {[]adapter.Decoded{arrived(1, happened(0, roles("auditor", ""))), arrived(2, happened(time.Second, roles("", "auditor")))}, true},
+		"a role taken and given at once":  {[]adapter.Decoded{arrived(1, happened(0, roles("", "auditor"))), arrived(2, happened(0, roles("auditor", "")))}, true},
+		"a role given twice":              {[]adapter.Decoded{arrived(1, happened(0, roles("auditor", ""))), arrived(2, happened(time.Second, roles("auditor", "")))}, false},
+		"different roles close by":        {[]adapter.Decoded{arrived(1, happened(0, roles("auditor", ""))), arrived(2, happened(time.Second, roles("", "editor")))}, false},
+		"a role given, and taken later":   {[]adapter.Decoded{arrived(1, happened(0, roles("auditor", ""))), arrived(2, happened(2*time.Second, roles("", "auditor")))}, false},
+		"a role between others": {[]adapter.Decoded{
+			arrived(1, happened(0, roles("auditor", ""))), arrived(2, happened(time.Millisecond, roles("editor", ""))), arrived(3, happened(time.Second, roles("", "auditor"))),
+		}, true},
+		"a role given and taken, arrived the other way round": {
+			[]adapter.Decoded{arrived(2, happened(0, roles("auditor", ""))), arrived(1, happened(time.Hour, roles("", "auditor")))}, true,
+		},
+		"a role that a command of ours takes back": {
+			[]adapter.Decoded{arrived(1, happened(0, roles("auditor", ""))), ours(arrived(2, happened(time.Millisecond, roles("", "auditor"))))}, false,
+		},
+		"a role seen since": {[]adapter.Decoded{
+			arrived(1, happened(0, roles("", "auditor"))), arrived(2, happened(time.Second, roles("auditor", ""))), arrived(3, seen(4*time.Second, "A")),
+		}, false},
+		"a role taken right after it was seen": {[]adapter.Decoded{
+			arrived(1, happened(0, roles("auditor", ""))), arrived(2, seen(time.Second, "A")), arrived(3, happened(1500*time.Millisecond, roles("", "auditor"))),
+		}, false},
+		"a group left and joined close by": {[]adapter.Decoded{arrived(1, happened(0, groups("", "/staff"))), arrived(2, happened(time.Second, groups("/staff", "")))}, true},
+		"different groups close by":        {[]adapter.Decoded{arrived(1, happened(0, groups("/staff", ""))), arrived(2, happened(time.Second, groups("", "/guests")))}, false},
+
+		"a password, perhaps temporary":                           {[]adapter.Decoded{arrived(1, seen(0, "A")), arrived(2, happened(time.Hour, password(nil)))}, true},
+		"a lasting password":                                      {[]adapter.Decoded{arrived(1, seen(0, "A")), arrived(2, happened(time.Hour, password(new(bool))))}, false},
+		"a password, perhaps temporary, of whom nothing is known": {[]adapter.Decoded{arrived(1, happened(0, password(nil)))}, false},
+
+		"a read that does not show what was under way": {[]adapter.Decoded{ours(arrived(1, happened(0, named("B")))), arrived(2, seen(time.Second, "A"))}, true},
+		"a read that does not show what was told in part": {
+			[]adapter.Decoded{ours(arrived(1, happened(0, password(new(true))))), arrived(2, seen(time.Second, "A"))}, true,
+		},
+		"a read that shows it": {[]adapter.Decoded{ours(arrived(1, happened(0, named("B")))), arrived(2, seen(time.Second, "B"))}, false},
+		"a read long after it": {[]adapter.Decoded{ours(arrived(1, happened(0, named("B")))), arrived(2, seen(2*time.Second, "A"))}, false},
 		"gone": {[]adapter.Decoded{
 			arrived(1, happened(0, named("A"))), arrived(2, happened(time.Second, named("B"))),
 			arrived(3, happened(2*time.Second, &adapter.UserApiDeleted{UserRef: ref})),

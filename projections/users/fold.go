@@ -53,7 +53,7 @@ func (p *Projection) WithSnapshots(s eventstore.Snapshotter) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 2 }
+func (*Projection) Version() int { return 3 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string {
