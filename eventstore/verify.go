@@ -245,7 +245,7 @@ func (v *verifier) unreadable(err error, doing string) error {
 func (v *verifier) readLog(ctx context.Context) error {
 	first := v.part == 0
 	last := v.found.First - 1
-	for e, err := range v.store.ReadLog(ctx, LogQuery{Before: v.found.Head + 1}) {
+	for e, err := range v.store.ReadLog(ctx, LogQuery{After: last, Before: v.found.Head + 1}) {
 		if err != nil {
 			if !first {
 				return nil // told already
@@ -439,17 +439,25 @@ func (v *verifier) compareStream(ctx context.Context, s StreamID, gate Version) 
 		return nil
 	}
 	// It may have been appended to since; its events then lie behind the head.
-	until, name := inLog, ""
-	for e, err := range v.store.ReadStream(ctx, s, StreamQuery{}) {
+	until := inLog
+	for e, err := range v.store.ReadStream(ctx, s, StreamQuery{After: inLog}) {
+		if errors.Is(err, ErrIncomplete) {
+			break // what the gate knows of is not in the log
+		}
 		if err != nil {
 			return v.unreadable(err, "read stream "+s.AggregateID().String())
 		}
-		name = e.Stream.String()
 		if e.Position > v.found.Head && e.Version == until+1 {
 			until = e.Version
 		}
 		if until == gate {
 			return nil
+		}
+	}
+	name := s.AggregateID().String()
+	for e, err := range v.store.ReadStream(ctx, s, StreamQuery{Backward: true, Limit: 1}) {
+		if err == nil {
+			name = e.Stream.String()
 		}
 	}
 	v.fault(Fault{Kind: FaultGate, Stream: name, Detail: fmt.Sprintf("the gate has version %d, the log %d", gate, until)})

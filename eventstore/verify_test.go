@@ -31,7 +31,7 @@ type rows struct {
 func (r *rows) all() []Event { return append(slices.Clone(r.log), r.behind...) }
 
 func (r *rows) ReadLog(_ context.Context, q LogQuery) iter.Seq2[Event, error] {
-	if q.After == 0 && len(q.EventIDs) == 0 {
+	if q.Before != 0 {
 		r.reads++
 	}
 	return func(yield func(Event, error) bool) {
@@ -53,12 +53,19 @@ func (r *rows) ReadLog(_ context.Context, q LogQuery) iter.Seq2[Event, error] {
 	}
 }
 
-func (r *rows) ReadStream(_ context.Context, s StreamID, _ StreamQuery) iter.Seq2[Event, error] {
+func (r *rows) ReadStream(_ context.Context, s StreamID, q StreamQuery) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		n := 0
 		for _, e := range r.all() {
-			if e.Stream.AggregateID() == s.AggregateID() && !yield(e, nil) {
-				return
+			if e.Stream.AggregateID() == s.AggregateID() && e.Version > q.After && (q.Limit == 0 || n < q.Limit) {
+				n++
+				if !yield(e, nil) {
+					return
+				}
 			}
+		}
+		if n == 0 && r.gate[s.AggregateID()] > q.After {
+			yield(Event{}, ErrIncomplete)
 		}
 	}
 }

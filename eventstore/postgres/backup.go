@@ -101,11 +101,8 @@ func (x *Export) Query(ctx context.Context, scan func(scan func(...any) error) e
 // FirstPosition is the first position that the log can have: above 1 where the oldest
 // partitions have been detached.
 func (s *Store) FirstPosition(ctx context.Context) (first eventstore.Position, err error) {
-	err = s.reading(ctx, "look for the beginning of the log", func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, `SELECT coalesce(min((regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \('?(\d+)$$))[1]::bigint), 1)
-			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'api_event_store'::regclass`).Scan(&first)
-	})
-	return first, err
+	err = s.reading(ctx, "look for the beginning of the log", s.lookForStart)
+	return eventstore.Position(s.start.Load()), err
 }
 
 // CountStreams is how many streams the gate knows.
