@@ -51,7 +51,7 @@ func playClient(path string) error {
 			defer mu.Unlock()
 			// Without the caller's context, at the end of which it would be rolled back.
 			held, err = s.WriteDB().BeginTx(context.Background(), nil)
-			return err
+			return classify("hold the write lock", err)
 		},
 		"release": func(context.Context) error {
 			mu.Lock()

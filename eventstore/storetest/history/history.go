@@ -235,12 +235,13 @@ func (r *Recorder) ended(op Op) {
 	r.mu.Lock()
 	r.ops = append(r.ops, op)
 	r.mu.Unlock()
-	if op.Outcome == OK || op.Outcome == Conflict || op.Outcome == Reused {
+	if op.Kind != Deliver && (op.Outcome == OK || op.Outcome == Conflict || op.Outcome == Reused) {
 		r.answered.Add(1)
 	}
 }
 
-// Answered is how many operations have been answered, faults not counted.
+// Answered is how many operations have been answered; failures and deliveries do not
+// count.
 func (r *Recorder) Answered() int64 { return r.answered.Load() }
 
 // Ops are what has been recorded, in the order of calls.

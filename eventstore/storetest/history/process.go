@@ -35,6 +35,8 @@ func (p *Process) Store() (eventstore.Store, string) {
 }
 
 func (p *Process) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, recoveryLimit)
+	defer cancel()
 	for attempt := 1; ; attempt++ {
 		s, err := p.open(ctx)
 		if err == nil {

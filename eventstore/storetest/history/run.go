@@ -29,10 +29,14 @@ const (
 	workers     = 8
 	subscribers = 3
 	// between is how many operations are answered between two disturbances.
-	between       = 60
+	between = 40
+	// recoveryLimit bounds how long a store may take to be opened, to answer again after
+	// a disturbance, and to bring subscribers to the end.
 	recoveryLimit = 30 * time.Second
 	// roundLimit bounds a round as a whole.
 	roundLimit = 3 * time.Minute
+	// pageful is more than the stores read at once.
+	pageful = 520
 	// shown is how many anomalies are printed.
 	shown = 10
 )
@@ -47,8 +51,7 @@ type Plan struct {
 	// Times is how many disturbances are taken from each list.
 	Times int
 
-	// recovery bounds how long a store may take to answer again after a disturbance,
-	// and subscribers to come to the end; 0 is recoveryLimit.
+	// recovery is less than recoveryLimit where it is not 0.
 	recovery time.Duration
 }
 
@@ -178,6 +181,10 @@ func (r *round) work(ctx context.Context) (err error) {
 		}
 	}
 
+	if err := r.prefill(ctx, all); err != nil {
+		return err
+	}
+
 	stop := make(chan struct{})
 	worked := make(chan error, workers)
 	for i := range workers {
@@ -204,14 +211,30 @@ func (r *round) work(ctx context.Context) (err error) {
 	for range workers {
 		err = errors.Join(err, <-worked)
 	}
-	if err == nil {
-		err = r.drain(ctx, subs)
-	}
+	err = errors.Join(err, r.drain(ctx, subs))
 	unfollow()
 	for range subscribers {
 		<-followed
 	}
 	return errors.Join(err, r.readAll(ctx))
+}
+
+// prefill writes so many events, with every other seed, that reading all of them
+// takes several pages, between which others append.
+func (r *round) prefill(ctx context.Context, all []*Process) error {
+	w := &worker{
+		client:   client{name: "first writer", rng: r.rng(500), recorder: &r.recorder, processes: all},
+		versions: make(map[eventstore.StreamID]eventstore.Version),
+	}
+	if r.seed%2 == 0 {
+		return nil
+	}
+	part := eventstore.StreamAppend{Stream: hot(0), Expected: eventstore.ExpectNone()}
+	for range pageful + w.rng.IntN(100) {
+		part.Events = append(part.Events, w.drawEvent())
+	}
+	_, err := w.append(ctx, []eventstore.StreamAppend{part})
+	return err
 }
 
 // disturb goes through the lists of disturbances.
