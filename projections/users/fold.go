@@ -15,6 +15,7 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
+	"github.com/keytrail/keytrail/internal/hotjson"
 	"github.com/keytrail/keytrail/projections"
 )
 
@@ -149,7 +150,7 @@ func load(ctx context.Context, b projections.Batch, users map[key]*row) error {
 			if err := rows.Scan(&k.realm, &k.userID, &state); err != nil {
 				return err
 			}
-			if err := json.Unmarshal(state, &users[k].user); err != nil {
+			if err := hotjson.Unmarshal(state, &users[k].user); err != nil {
 				return fmt.Errorf("state of user %s: %w", k.userID, err)
 			}
 			return nil
