@@ -200,6 +200,15 @@ func TestPull(t *testing.T) {
 			return ways["poll"] && ways["keycloak"]
 		})
 
+		// A pull has the id of who did it, and a push the name: by that, what was pulled before
+		// any push is found as well.
+		b.untilOutside("what the administrator did before there was a name", func() bool {
+			trail := get[struct{ Items []adapter.AuditEntry }](b, "/audit?actor="+b.server.AdminUser+"&user="+ada).Items
+			return slices.ContainsFunc(trail, func(a adapter.AuditEntry) bool {
+				return a.EventType == adapter.TypeUserApiCreated && a.Actor.Username == ""
+			}) && slices.ContainsFunc(trail, func(a adapter.AuditEntry) bool { return a.Actor.Username == b.server.AdminUser })
+		})
+
 		// The webhook sender never tries again where nobody listens.
 		b.stop()
 		b.admin(http.MethodPut, "/users/"+ada, object{"enabled": true})
