@@ -66,6 +66,8 @@ func (s *session) consumers(ctx context.Context) (names []string, err error) {
 func (c *backupCommand) explain(s *session, cfg *config.Config, err error) error {
 	var path *fs.PathError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return interrupted("the backup was interrupted: nothing is left of it", "give the command again")
 	case errors.Is(err, backup.ErrFileExists):
 		return &usageError{fmt.Errorf("%s exists already, and a backup overwrites nothing\nTry: another name, such as %s", c.File, s.otherName(c.File))}
 	case errors.Is(err, backup.ErrLogElsewhere):

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/config"
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/internal/app"
@@ -79,6 +80,10 @@ func (s *session) foldAnew(ctx context.Context, cfg *config.Config, u config.Sto
 func (c *restoreCommand) explain(s *session, cfg *config.Config, u config.StoreURL, err error) error {
 	var schema *eventstore.SchemaError
 	switch {
+	case errors.Is(err, context.Canceled) && errors.Is(err, backup.ErrUnverified):
+		return interrupted("the store is restored, and verifying it was interrupted", "keytrail verify")
+	case errors.Is(err, context.Canceled):
+		return interrupted("the restore was interrupted: nothing is restored", "give the command again")
 	case errors.Is(err, eventstore.ErrNotEmpty):
 		return &usageError{fmt.Errorf("the event store %s has events already, and a backup is restored into an empty one\nTry: name another with KEYTRAIL_STORE_URL%s", u, elsewhere(u))}
 	case errors.As(err, &schema) && schema.Current > schema.Supported:
@@ -88,6 +93,11 @@ func (c *restoreCommand) explain(s *session, cfg *config.Config, u config.StoreU
 		return err
 	}
 	return s.damaged(storeError(cfg, u, err), u, c.File, "another backup; nothing was restored from this one")
+}
+
+// interrupted is the error of a command that was ended from outside.
+func interrupted(detail, try string) error {
+	return adapter.Errorf(adapter.CodeInterrupted, "%s", detail).WithTry("%s", try)
 }
 
 func elsewhere(u config.StoreURL) string {

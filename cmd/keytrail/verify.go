@@ -25,6 +25,9 @@ func (c *verifyCommand) Run(ctx context.Context, s *session) error {
 	}
 	u := cfg.Store.URL
 	found, err := s.verify(ctx, u)
+	if errors.Is(err, context.Canceled) {
+		return interrupted("the verification was interrupted", "give the command again")
+	}
 	if err != nil {
 		return storeError(cfg, u, err)
 	}
@@ -99,6 +102,9 @@ func (*session) printFaults(w io.Writer, faults []eventstore.Fault, total int64)
 // file verifies a backup.
 func (c *verifyCommand) file(ctx context.Context, s *session, cfg *config.Config) error {
 	found, err := backup.Check(ctx, c.File, s.backupOptions(cfg))
+	if errors.Is(err, context.Canceled) {
+		return interrupted("the verification was interrupted", "give the command again")
+	}
 	if err != nil {
 		if err := explainFile(c.File, err); err != nil {
 			return err

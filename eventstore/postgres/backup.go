@@ -173,9 +173,17 @@ func Load(ctx context.Context, url string, f func(ctx context.Context, l *Loader
 		return classify(doing, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return load(ctx, tx, f) })
-	if ctx.Err() != nil {
+	tx, err := conn.Begin(ctx)
+	if err == nil {
+		if err = load(ctx, tx, f); err != nil {
+			_ = tx.Rollback(context.WithoutCancel(ctx)) // closing the connection does so too
+		}
+	}
+	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err == nil {
+		err = tx.Commit(context.WithoutCancel(ctx)) // so that its outcome is known
 	}
 	return classify(doing, err)
 }

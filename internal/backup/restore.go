@@ -16,12 +16,16 @@ import (
 // ErrNotABackup says that a file was not made by Write.
 var ErrNotABackup = errors.New("the file is not a backup")
 
+// ErrUnverified says that a store has been restored and could not be verified
+// afterwards.
+var ErrUnverified = errors.New("the store is restored and was not verified")
+
 // Restore fills the store at a place, which must have no events, from a backup, and
 // verifies what is there afterwards. The backup is verified before anything is
 // written, and the store is filled in one transaction. A backup with an older schema is
 // brought up to date in a copy of its own.
 //
-// Errors: ErrNotABackup; *DamagedError; eventstore.ErrNotEmpty; *eventstore.SchemaError
+// Errors: ErrNotABackup; ErrUnverified; *DamagedError; eventstore.ErrNotEmpty; *eventstore.SchemaError
 // where a newer program has made the backup; eventstore.ErrUnavailable; the context's;
 // the file system's.
 func Restore(ctx context.Context, file string, to Place, o Options) (_ Result, err error) {
@@ -48,6 +52,10 @@ func Restore(ctx context.Context, file string, to Place, o Options) (_ Result, e
 		return Result{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	restored, err := b.compare(ctx, to, o)
+	var damaged *DamagedError
+	if err != nil && !errors.As(err, &damaged) {
+		err = fmt.Errorf("%w: %w", ErrUnverified, err)
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", doing, err)
 	}
