@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -256,14 +257,24 @@ func checkFile(ctx context.Context, db *sql.DB) (damage []string, err error) {
 		return nil, ended(ctx, err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	lost := 0
 	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
+		var lines string
+		if err := rows.Scan(&lines); err != nil {
 			return damage, err
 		}
-		if line != "ok" {
-			damage = append(damage, line)
+		for line := range strings.SplitSeq(lines, "\n") {
+			switch {
+			case line == "ok", strings.HasPrefix(line, "*** in database "):
+			case strings.HasSuffix(line, ": never used"):
+				lost++ // what a damaged page leads to
+			default:
+				damage = append(damage, line)
+			}
 		}
+	}
+	if lost > 0 {
+		damage = append(damage, fmt.Sprintf("nothing leads to %d or more pages", lost))
 	}
 	return damage, ended(ctx, rows.Err())
 }

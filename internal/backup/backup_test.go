@@ -576,6 +576,27 @@ func tamper(t testing.TB, path string, statements ...string) {
 	}
 }
 
+// A page that is overwritten: all that can still be said of the store is said.
+func TestVerifyOfADamagedFile(t *testing.T) {
+	t.Parallel()
+	source, _ := filled(t, "sqlite", 200)
+	whole := filepath.Join(t.TempDir(), "whole.db") // without a log of changes beside it
+	require.NoError(t, sqlite.CopyTo(t.Context(), source.Path, whole))
+	content, err := os.ReadFile(whole)
+	require.NoError(t, err)
+	page := strings.LastIndex(string(content), "UserÄpiCreated") / 4096 * 4096
+	copy(content[page:], make([]byte, 4096))
+	path := filepath.Join(t.TempDir(), "damaged.db")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	v, err := eventstore.Verify(t.Context(), opened(t, backup.Place{Path: path}), eventstore.VerifyOptions{})
+	require.NoError(t, err)
+	require.NotEmpty(t, v.Faults)
+	for _, f := range v.Faults {
+		require.NotContains(t, f.Detail, "\n")
+	}
+	require.Equal(t, eventstore.FaultUnreadable, v.Faults[0].Kind)
+}
+
 func TestDamagedStoreIsNotBackedUp(t *testing.T) {
 	t.Parallel()
 	source, _ := filled(t, "sqlite", 3)
