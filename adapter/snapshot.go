@@ -19,7 +19,7 @@ import (
 // that made it. It is to be raised when either changes: when User has other fields, and
 // when the same events fold into another state. Snapshots of another shape are not
 // looked at.
-const UserShape = "user/2"
+const UserShape = "user/3"
 
 // UserUntil bounds what of a user's stream is folded. The zero value is all of it;
 // conditions are combined with and.

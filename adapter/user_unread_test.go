@@ -148,6 +148,22 @@ func TestDoubtMakesAReadDue(t *testing.T) {
 	}
 }
 
+// Our clock and Keycloak's are not the same: what happened right after we have created a
+// user may seem to have happened before.
+func TestWhatSeemsToPrecedeACreation(t *testing.T) {
+	t.Parallel()
+	created := func(after time.Duration) adapter.Decoded {
+		return ours(arrived(1, happened(after, &adapter.UserApiCreated{UserChange: change(adapter.Profile{FirstName: adapter.Set("A")})})))
+	}
+	gone := arrived(2, happened(0, &adapter.UserApiDeleted{UserRef: ref}))
+	require.NotNil(t, fold(t, created(time.Millisecond/2), gone).Unread, "deleted in the same millisecond")
+	require.NotNil(t, fold(t, created(time.Millisecond/2), arrived(2, happened(0, named("B")))).Unread)
+	require.Nil(t, fold(t, created(time.Hour), gone).Unread, "an import has brought it back")
+	require.Nil(t, fold(t, created(0), arrived(2, happened(time.Millisecond, named("B")))).Unread)
+	u := fold(t, created(time.Millisecond/2), gone, arrived(3, happened(3*time.Second, &adapter.UserApiObserved{UserRef: ref})))
+	require.True(t, u.Deleted, "as the read has found")
+}
+
 func TestABurstKeepsItsRivals(t *testing.T) {
 	t.Parallel()
 	u := fold(t, arrived(1, happened(0, named("A"))), arrived(2, happened(time.Millisecond, named("B"))), arrived(3, happened(2*time.Millisecond, named("C"))))

@@ -54,7 +54,7 @@ func (p *Projection) WithSnapshots(s eventstore.Snapshotter) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 3 }
+func (*Projection) Version() int { return 4 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string {
