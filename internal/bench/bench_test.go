@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -220,7 +219,7 @@ func TestStoreOutOfReach(t *testing.T) {
 	u, err = config.ParseStoreURL("sqlite:" + filepath.Join(t.TempDir(), "none", "k.db"))
 	require.NoError(t, err)
 	_, err = bench.Run(t.Context(), bench.Options{Name: bench.Append, Store: u})
-	require.True(t, errors.Is(err, os.ErrNotExist), err)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestFigures(t *testing.T) {
