@@ -66,8 +66,7 @@ func (r *run) append(ctx context.Context, db database) (err error) {
 		if err != nil {
 			return err
 		}
-		name := func(what string) string { return what }
-		result := Result{Case: name("append"), Writers: writers}
+		result := Result{Case: "append", Writers: writers}
 		var target *Target
 		if inPostgres {
 			result.Limit = fmt.Sprintf("INSERT of %d rows and their gate, one connection, one round trip, no lock, no check", writers)
@@ -128,7 +127,8 @@ func (w *writers) run(ctx context.Context, d time.Duration, count int) (slice, e
 	for i := range w.all {
 		share := (count + len(w.all) - 1) / len(w.all)
 		group.Go(func() {
-			for n := 0; count > 0 && n < share || count == 0 && time.Since(start) < d; n++ {
+			// One at least, however late the machine lets it begin.
+			for n := 0; n == 0 || count > 0 && n < share || count == 0 && time.Since(start) < d; n++ {
 				began := time.Now()
 				if errs[i] = w.one(ctx, i, began); errs[i] != nil {
 					return
@@ -187,7 +187,7 @@ func (b *bareWriter) run(ctx context.Context, d time.Duration) (slice, error) {
 	}
 	var s slice
 	start := time.Now()
-	for time.Since(start) < d {
+	for s.events == 0 || time.Since(start) < d {
 		began := time.Now()
 		if err := b.tables.write(ctx, b.batch(head, began)); err != nil {
 			return s, err

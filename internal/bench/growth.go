@@ -133,7 +133,7 @@ func readStreams(l *log, d time.Duration) func(context.Context) (slice, error) {
 	return func(ctx context.Context) (slice, error) {
 		var result slice
 		start := time.Now()
-		for time.Since(start) < d {
+		for result.events == 0 || time.Since(start) < d {
 			began := time.Now()
 			n := 0
 			for _, err := range l.store.ReadStream(ctx, l.stream(rnd), eventstore.StreamQuery{}) {

@@ -63,15 +63,15 @@ func (s *seed) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// each runs f for each number below n at once, until the time is up or one fails. f
-// returns the number of events that it has recorded.
+// each runs f for each number below n at once, until the time is up or one fails, but
+// once at least. f returns the number of events that it has recorded.
 func each(n int, d time.Duration, f func(i int) (int, error)) (slice, error) {
 	counts, errs := make([]int, n), make([]error, n)
 	var group sync.WaitGroup
 	start := time.Now()
 	for i := range n {
 		group.Go(func() {
-			for time.Since(start) < d {
+			for counts[i] == 0 || time.Since(start) < d {
 				recorded, err := f(i)
 				if err != nil {
 					errs[i] = err
