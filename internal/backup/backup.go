@@ -10,7 +10,9 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/keytrail/keytrail/eventstore"
@@ -435,16 +437,18 @@ func name(partial, file string) error {
 	return syncFolder(filepath.Dir(file))
 }
 
-// syncFolder brings names to the disk. Where folders cannot be synced, the file system
-// looks after that itself.
+// syncFolder brings names to the disk. Windows does not let a folder be synced.
 func syncFolder(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	err = f.Sync()
-	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil // a file system that looks after names itself
 	}
 	return errors.Join(err, f.Close())
 }
