@@ -213,7 +213,7 @@ func requireSame[T any](t *rapid.T, asked any, want, got []T) {
 }
 
 func (m *comparison) readLog(t *rapid.T) {
-	near := rapid.IntRange(max(-2, m.head-40), m.head+2)
+	near := rapid.IntRange(max(0, m.head-40), m.head+2)
 	q := eventstore.LogQuery{
 		After:         eventstore.Position(near.Draw(t, "after")),
 		Types:         rapid.SliceOfN(rapid.SampledFrom([]string{"A", "B", "C", "D", "nowhere"}), 0, 3).Draw(t, "types"),
@@ -254,12 +254,18 @@ func (m *comparison) readLog(t *rapid.T) {
 
 func (m *comparison) readStream(t *rapid.T) {
 	stream := rapid.SampledFrom(append(m.streams, eventstore.NamedStream("nobody"))).Draw(t, "stream")
-	near := rapid.IntRange(-1, int(m.version(t, stream))+2)
+	near := rapid.IntRange(0, int(m.version(t, stream))+2)
 	q := eventstore.StreamQuery{
 		After: eventstore.Version(near.Draw(t, "after")), Backward: rapid.Bool().Draw(t, "backward"), Limit: rapid.IntRange(0, 12).Draw(t, "limit"),
 	}
 	if rapid.Bool().Draw(t, "bounded") {
 		q.Before = eventstore.Version(near.Draw(t, "before"))
+	}
+	switch rapid.IntRange(0, 3).Draw(t, "as of") {
+	case 0:
+		q.AsOf = eventstore.Position(rapid.IntRange(1, m.head+2).Draw(t, "position"))
+	case 1:
+		q.AsOfTime = m.now.Add(time.Duration(rapid.Int64Range(-60_000_000, 1000).Draw(t, "moment")))
 	}
 	var all [2][]eventstore.Event
 	p := rapid.SampledFrom(m.processes).Draw(t, "process")
