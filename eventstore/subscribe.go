@@ -45,8 +45,10 @@ func Subscribe(ctx context.Context, log Log, q LogQuery) iter.Seq2[Event, error]
 				if !yield(e, err) || err != nil {
 					return
 				}
-				if left--; left == 0 {
-					return
+				if left > 0 {
+					if left--; left == 0 {
+						return
+					}
 				}
 			}
 			q.After = head

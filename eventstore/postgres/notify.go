@@ -83,18 +83,21 @@ func (s *Store) listenConnection(ctx context.Context, config *pgx.ConnConfig, li
 		return err
 	}
 	listening()
-	for looked := time.Now(); ; {
+	start := time.NewTicker(pollInterval)
+	defer start.Stop()
+	for {
 		// After LISTEN, so that nothing falls between the two.
 		var head eventstore.Position
 		if err := conn.QueryRow(ctx, headSQL).Scan(&head); err != nil {
 			return err
 		}
 		s.head.Advance(head)
-		if time.Since(looked) >= pollInterval {
+		select {
+		case <-start.C:
 			if err := s.lookForStart(ctx); err != nil {
 				return err
 			}
-			looked = time.Now()
+		default:
 		}
 		wait, cancel := context.WithTimeout(ctx, pollInterval)
 		_, err := conn.WaitForNotification(wait)

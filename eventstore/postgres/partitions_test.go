@@ -163,7 +163,8 @@ func TestADetachedPartition(t *testing.T) {
 		}
 	}
 	gone := eventstore.UUIDStream("call", eventstore.NewID())
-	for range s.ReadStream(ctx, gone, eventstore.StreamQuery{}) {
+	for _, err := range s.ReadStream(ctx, gone, eventstore.StreamQuery{}) {
+		require.NoError(t, err)
 		t.Fatal("a stream that never was has no events")
 	}
 

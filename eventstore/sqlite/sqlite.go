@@ -76,11 +76,7 @@ var migrations embed.FS
 // a newer program has migrated is refused with *eventstore.SchemaError.
 func Migrate(ctx context.Context, path string) (err error) {
 	doing := "migrate " + path
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	if err := f.Close(); err != nil {
+	if err := createFile(path); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	db, err := open(path, 1, false)
@@ -93,6 +89,21 @@ func Migrate(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return classify(doing, schema.Up(ctx))
+}
+
+// createFile makes an empty file where there is none. One that is there is not so much as
+// opened: closing any descriptor of a file drops all POSIX locks that the process has on
+// it (fcntl(2)), and with them what keeps another process from removing the WAL of a
+// store that is open here.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Open opens the store in the file. A file that is missing, not migrated, or
