@@ -5,6 +5,6 @@ package simulation_test
 // The race detector makes SQLite five to ten times slower, and has little to find where
 // one goroutine runs at a time: fewer seeds are tried under it.
 const (
-	defaultSeeds  = 64
-	repeatedSeeds = 6
+	defaultSeeds  = 50
+	repeatedSeeds = 5
 )
