@@ -106,7 +106,7 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 			continue
 		}
 		// Of several, the one closest in time.
-		if !found || c.away(d.OccurredAt) < best.away(d.OccurredAt) {
+		if !found || c.closer(best, d.OccurredAt) {
 			best, found = c, true
 		}
 	}
@@ -115,6 +115,15 @@ func (i *Interpreter) findUnstamped(ctx context.Context, d adapter.Decoded, p *a
 		best.matchedBy = matchedByDelete
 	}
 	return best, found, nil
+}
+
+// closer reports that the event of a moment is rather c's than the other's. Of two that
+// are as close, it is that of the one that is known to have been done.
+func (c call) closer(other call, moment time.Time) bool {
+	if a, b := c.away(moment), other.away(moment); a != b {
+		return a < b
+	}
+	return c.outcome == adapter.TypeApiCallSucceeded && other.outcome != adapter.TypeApiCallSucceeded
 }
 
 // away is how far a moment lies from when a write of the call was under way. Of a call
@@ -126,7 +135,8 @@ func (c call) away(moment time.Time) time.Duration {
 	}
 	least := time.Duration(math.MaxInt64)
 	for _, w := range c.writes {
-		least = min(least, max(w.from.Sub(moment), moment.Sub(w.to), 0))
+		// Keycloak cuts the time to milliseconds.
+		least = min(least, max(w.from.Sub(moment.Add(time.Millisecond)), moment.Sub(w.to), 0))
 	}
 	return least
 }

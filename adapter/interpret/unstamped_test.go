@@ -109,11 +109,17 @@ func TestTheCallThatWasOnItsWayIsCloser(t *testing.T) {
 	second := call{requested: requested(52), writes: []span{{ms(70), ms(80)}, {ms(200), ms(210)}}}
 	unsent := call{requested: requested(45)}
 	require.Zero(t, first.away(ms(50)))
-	require.Equal(t, 20*time.Millisecond, second.away(ms(50)))
-	require.Equal(t, 5*time.Millisecond, second.away(ms(195)))
+	require.Equal(t, 19*time.Millisecond, second.away(ms(50)), "the event's time is cut to milliseconds")
+	require.Equal(t, 4*time.Millisecond, second.away(ms(195)))
 	require.Equal(t, 10*time.Millisecond, second.away(ms(220)))
 	require.Equal(t, 5*time.Millisecond, unsent.away(ms(50)), "a process that died may have sent one")
 	require.Equal(t, 5*time.Millisecond, unsent.away(ms(40)))
+	require.True(t, first.closer(second, ms(50)))
+	require.False(t, second.closer(first, ms(50)))
+	lost := call{requested: requested(0), outcome: adapter.TypeApiCallOutcomeUnknown, writes: []span{{ms(50), ms(50)}}}
+	done := call{requested: requested(9), outcome: adapter.TypeApiCallSucceeded, writes: []span{{ms(50).Add(900 * time.Microsecond), ms(51)}}}
+	require.True(t, done.closer(lost, ms(50)), "both in one millisecond, and one is known to have been done")
+	require.False(t, lost.closer(done, ms(50)))
 }
 
 func TestTheIndexIsBounded(t *testing.T) {
