@@ -372,6 +372,9 @@ func (u *User) open(e Decoded, because string) {
 
 func (u *User) observe(set Profile, memberships Memberships, createdAt *time.Time, e Decoded) {
 	// A user that is seen alive is alive, whatever was believed.
+	if u.Deleted && u.DeletedAt != nil && e.OccurredAt.Sub(*u.DeletedAt) < nearby {
+		u.open(e, "a read shows a user who was deleted right before it, or after it")
+	}
 	u.Deleted, u.DeletedAt = false, nil
 	if createdAt != nil && u.CreatedAt == nil {
 		u.CreatedAt = createdAt
