@@ -26,7 +26,7 @@ const (
 )
 
 const appendSQL = `SELECT verdicts, last_position, versions, names
-FROM api_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`
+FROM api_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)`
 
 // Append implements eventstore.Appender.
 func (s *Store) Append(ctx context.Context, appends ...eventstore.StreamAppend) ([]eventstore.Event, error) {
@@ -85,13 +85,16 @@ func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []ba
 // tryBatch writes a batch, again where PostgreSQL rolled it back for reasons that a
 // second attempt may not meet.
 func (s *Store) tryBatch(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
+	careful := false
 	for range appendAttempts {
-		results, before, head, err = s.call(ctx, s.appends, batch)
+		results, before, head, err = s.call(ctx, s.appends, batch, careful)
 		switch {
 		case isNoPartition(err):
 			if _, err := s.preparePartitions(ctx, s.head.Position()+eventstore.Position(batch.Events())); err != nil {
 				return nil, 0, 0, err
 			}
+		case isUniqueViolation(err):
+			careful = true // an event id is recorded already: of which append?
 		case !isRetryable(err):
 			return results, before, head, err
 		}
@@ -105,16 +108,16 @@ type querier interface {
 	QueryRow(ctx context.Context, text string, args ...any) pgx.Row
 }
 
-// call calls api_append and understands its verdicts. It also returns where the log
+// call calls api_append and understands its verdicts; careful is as there. It also returns where the log
 // ended before the call and ends after it.
-func (s *Store) call(ctx context.Context, db querier, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
+func (s *Store) call(ctx context.Context, db querier, batch *backend.Batch, careful bool) (results []backend.Result, before, head eventstore.Position, err error) {
 	at := s.clock.Now()
 	var (
 		verdicts []backend.Verdict
 		versions []eventstore.Version
 		found    []*string
 	)
-	if err := db.QueryRow(ctx, appendSQL, arguments(batch, at, s.head.Position())...).Scan(&verdicts, &before, &versions, &found); err != nil {
+	if err := db.QueryRow(ctx, appendSQL, arguments(batch, at, s.head.Position(), careful)...).Scan(&verdicts, &before, &versions, &found); err != nil {
 		return nil, 0, 0, err
 	}
 	if verdicts == nil {
@@ -149,7 +152,7 @@ func (s *Store) repeated(ctx context.Context, db querier, plan *backend.Plan) ([
 }
 
 // arguments lays a batch out as the parallel arrays of api_append.
-func arguments(batch *backend.Batch, at time.Time, head eventstore.Position) []any {
+func arguments(batch *backend.Batch, at time.Time, head eventstore.Position, careful bool) []any {
 	streams := len(batch.Streams)
 	var (
 		streamIDs    = make([]pgtype.UUID, streams)
@@ -218,7 +221,7 @@ func arguments(batch *backend.Batch, at time.Time, head eventstore.Position) []a
 		requestEnds = append(requestEnds, int32(len(ids)))
 	}
 	return []any{
-		at, int64(head), requestEnds, streamIDs, streamNames, streamCounts, streamFirsts, streamLasts,
+		at, int64(head), careful, requestEnds, streamIDs, streamNames, streamCounts, streamFirsts, streamLasts,
 		ids, eventStreams, offsets, expected, types, data, metadata, correlations, causations, occurred,
 		bodyIDs, bodyTypes, bodies, bodyDigests,
 	}

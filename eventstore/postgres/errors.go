@@ -66,7 +66,7 @@ func isConnection(err error) bool {
 func classifyAppend(err error) error {
 	const doing = "write to the log"
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == codeUniqueViolation {
+	if errors.As(err, &pg) && isUniqueViolation(err) {
 		// Under the order lock only a row that was written past api_append does this.
 		spoiled := fmt.Errorf("%s: %w: the log and the gate disagree, rows were written past api_append: %w", doing, eventstore.ErrUnavailable, err)
 		if strings.HasSuffix(pg.ConstraintName, "event_id") {
@@ -75,6 +75,12 @@ func classifyAppend(err error) error {
 		return &backend.SpoiledError{Err: spoiled}
 	}
 	return classify(doing, err)
+}
+
+// isUniqueViolation reports whether a row was there already.
+func isUniqueViolation(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == codeUniqueViolation
 }
 
 // isNoPartition reports whether a position has no partition yet.
@@ -98,7 +104,7 @@ func isLost(err error) bool {
 func isRetryable(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return pg.Code == codeSerializationFailure || pg.Code == codeDeadlockDetected || pg.Code == codeUniqueViolation
+		return pg.Code == codeSerializationFailure || pg.Code == codeDeadlockDetected
 	}
 	var connect *pgconn.ConnectError
 	return pgconn.SafeToRetry(err) && !errors.As(err, &connect) && !errors.Is(err, context.DeadlineExceeded)

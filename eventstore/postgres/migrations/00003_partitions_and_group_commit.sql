@@ -170,6 +170,10 @@ $$;
 -- same stream; event_expected is the version a stream must have before the event, -1
 -- where any will do. head_hint is a position that the log has certainly reached.
 --
+-- An event id that is recorded already is found where a version is not as expected,
+-- which it is not where an append is repeated, or by the unique index, which fails the
+-- call. It is then made again with careful set, and looks for the ids first.
+--
 -- verdicts has a number for each request: 0 recorded; 1 known (an event id of it is
 -- recorded already); 2 other name (an aggregate id of it belongs to a stream of
 -- another name); 3 conflict (a stream is not at the version expected). It is NULL
@@ -184,7 +188,7 @@ $$;
 ALTER FUNCTION api_append RENAME TO api_append_of_one;
 -- +goose StatementBegin
 CREATE FUNCTION api_append(
-  recorded_at timestamptz, head_hint bigint, request_ends int[],
+  recorded_at timestamptz, head_hint bigint, careful boolean, request_ends int[],
   stream_ids uuid[], stream_names text[], stream_counts int[], stream_firsts int[], stream_lasts int[],
   event_ids uuid[], event_streams int[], event_offsets int[], event_expected int[], event_types text[],
   event_datas text[], event_metadatas text[], correlation_ids uuid[], causation_ids uuid[], occurred_ats timestamptz[],
@@ -223,8 +227,6 @@ BEGIN
   -- The order lock, held until commit: ASCII "keytrail".
   PERFORM pg_advisory_xact_lock(7738725075748219244);
 
-  SELECT array_agg(i.event_id) INTO known FROM unnest(event_ids) AS e (id) JOIN api_event_ids i ON i.event_id = e.id;
-
   -- A version is negative while its stream has another name. One row is read without
   -- ado: it is what most calls are about.
   IF cardinality(stream_ids) = 1 THEN
@@ -235,16 +237,16 @@ BEGIN
       FROM api_streams g WHERE g.aggregate_id = n.id), 0) FROM unnest(stream_ids, stream_names) AS n (id, name));
   END IF;
 
-  IF known IS NOT NULL THEN
-    plain := false;
-  ELSE
-    FOR i IN 1 .. events LOOP
-      s := versions[event_streams[i]];
-      IF s < 0 OR event_expected[i] >= 0 AND event_expected[i] <> s + event_offsets[i] THEN
-        plain := false;
-        EXIT;
-      END IF;
-    END LOOP;
+  FOR i IN 1 .. events LOOP
+    s := versions[event_streams[i]];
+    IF s < 0 OR event_expected[i] >= 0 AND event_expected[i] <> s + event_offsets[i] THEN
+      plain := false;
+      EXIT;
+    END IF;
+  END LOOP;
+  IF careful OR NOT plain THEN
+    SELECT array_agg(i.event_id) INTO known FROM unnest(event_ids) AS e (id) JOIN api_event_ids i ON i.event_id = e.id;
+    plain := plain AND known IS NULL;
   END IF;
 
   SELECT e.position INTO last_position FROM api_event_store e WHERE e.position >= head_hint ORDER BY e.position DESC LIMIT 1;
@@ -300,7 +302,16 @@ BEGIN
     END IF;
   END IF;
 
-  IF plain THEN
+  IF plain AND events = 1 THEN
+    INSERT INTO api_event_ids (event_id, position) VALUES (event_ids[1], last_position + 1);
+    INSERT INTO api_event_store (position, event_id, aggregate_id, version, event_type, event_data, event_metadata,
+      correlation_id, causation_id, stream, occurred_at, created_at)
+    VALUES (last_position + 1, event_ids[1], stream_ids[1], versions[1] + 1, event_types[1], event_datas[1]::json, event_metadatas[1]::json,
+      correlation_ids[1], causation_ids[1], stream_names[1], occurred_ats[1], recorded_at);
+    INSERT INTO api_streams (aggregate_id, stream, version, first_position, last_position)
+    VALUES (stream_ids[1], stream_names[1], versions[1] + 1, last_position + 1, last_position + 1)
+    ON CONFLICT ON CONSTRAINT api_streams_pkey DO UPDATE SET version = excluded.version, last_position = excluded.last_position;
+  ELSIF plain THEN
     INSERT INTO api_event_ids (event_id, position)
     SELECT e.id, last_position + e.n FROM unnest(event_ids) WITH ORDINALITY AS e (id, n);
     INSERT INTO api_event_store (position, event_id, aggregate_id, version, event_type, event_data, event_metadata,
@@ -321,11 +332,13 @@ BEGIN
     WHERE e.place > 0;
   END IF;
 
-  INSERT INTO api_streams AS s (aggregate_id, stream, version, first_position, last_position)
-  SELECT g.id, g.name, versions[g.n] + g.events, last_position + g.first, last_position + g.last
-  FROM unnest(stream_ids, stream_names, stream_counts, stream_firsts, stream_lasts) WITH ORDINALITY AS g (id, name, events, first, last, n)
-  WHERE g.events > 0
-  ON CONFLICT ON CONSTRAINT api_streams_pkey DO UPDATE SET version = excluded.version, last_position = excluded.last_position;
+  IF events > 1 OR NOT plain THEN
+    INSERT INTO api_streams AS s (aggregate_id, stream, version, first_position, last_position)
+    SELECT g.id, g.name, versions[g.n] + g.events, last_position + g.first, last_position + g.last
+    FROM unnest(stream_ids, stream_names, stream_counts, stream_firsts, stream_lasts) WITH ORDINALITY AS g (id, name, events, first, last, n)
+    WHERE g.events > 0
+    ON CONFLICT ON CONSTRAINT api_streams_pkey DO UPDATE SET version = excluded.version, last_position = excluded.last_position;
+  END IF;
 
   IF cardinality(body_event_ids) > 0 THEN
     INSERT INTO api_raw_bodies (event_id, content_type, body, created_at, digest)
