@@ -113,11 +113,22 @@ func (c *Committer) run(ctx context.Context) {
 				break
 			}
 			c.commit(ctx, batch, members)
-			// Those who have just been answered may have something more: letting them run
-			// first makes the next batch larger by what would otherwise wait for the one
-			// after.
-			runtime.Gosched()
+			c.gather()
 		}
+	}
+}
+
+// gather lets those run who have just been answered, as long as they keep on coming
+// with something more: what they bring would otherwise wait for the batch after the
+// next one. It waits for nobody who does not run.
+func (c *Committer) gather() {
+	for before := -1; ; {
+		waiting := c.Waiting()
+		if waiting <= before || waiting >= maxBatchEvents {
+			return
+		}
+		before = waiting
+		runtime.Gosched()
 	}
 }
 
