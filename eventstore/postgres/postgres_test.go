@@ -511,7 +511,7 @@ func TestQueryPlans(t *testing.T) {
 		"after":       {eventstore.LogQuery{After: 7}, "using api_event_store_p000000000001_position"},
 		"backward":    {eventstore.LogQuery{Before: 7000, Backward: true}, "Backward using api_event_store_p000000000001_position"},
 		"type":        {eventstore.LogQuery{Types: []string{"T7"}, After: 7}, "api_event_store_p000000000001_type"},
-		"types":       {eventstore.LogQuery{Types: []string{"T7", "T9"}, After: 7}, "api_event_store_p000000000001_type"},
+		"types":       {eventstore.LogQuery{Types: []string{"T7", "T9"}, After: 7, Before: 1008}, "api_event_store_p000000000001_"},
 		"category":    {eventstore.LogQuery{Category: "c7", After: 7}, "api_event_store_p000000000001_category"},
 		"correlation": {eventstore.LogQuery{CorrelationID: id, After: 7}, "api_event_store_p000000000001_correlation"},
 		"causation":   {eventstore.LogQuery{CausationID: id}, "api_event_store_p000000000001_causation"},

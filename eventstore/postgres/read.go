@@ -134,6 +134,12 @@ func (s *Store) Head(ctx context.Context) (head eventstore.Position, err error) 
 	return head, err
 }
 
+// headNow is Head for an operation that has begun.
+func (s *Store) headNow(ctx context.Context) (head eventstore.Position, err error) {
+	err = s.pool.QueryRow(ctx, headSQL).Scan(&head)
+	return head, classify("read the head of the log", err)
+}
+
 // RawBody implements eventstore.Reader.
 func (s *Store) RawBody(ctx context.Context, eventID uuid.UUID) (body eventstore.RawBody, err error) {
 	err = s.reading(ctx, "read the raw body of event "+eventID.String(), func(ctx context.Context) error {

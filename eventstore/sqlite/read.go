@@ -155,6 +155,12 @@ func (s *Store) Head(ctx context.Context) (head eventstore.Position, err error) 
 
 const headSQL = `SELECT coalesce(max(position), 0) FROM api_event_store`
 
+// headNow is Head for an operation that has begun.
+func (s *Store) headNow(ctx context.Context) (head eventstore.Position, err error) {
+	err = s.read.QueryRowContext(ctx, headSQL).Scan(&head)
+	return head, classify("read the head of the log", err)
+}
+
 // RawBody implements eventstore.Reader.
 func (s *Store) RawBody(ctx context.Context, eventID uuid.UUID) (body eventstore.RawBody, err error) {
 	err = s.reading(ctx, "read the raw body of event "+eventID.String(), func(ctx context.Context) error {

@@ -163,7 +163,7 @@ func withoutGap(stream eventstore.StreamID, q eventstore.StreamQuery, page []eve
 	if len(page) == 0 {
 		return nil
 	}
-	step, due := eventstore.Version(1), q.After+1
+	step, due := eventstore.Version(1), max(q.After, 0)+1
 	if q.Backward {
 		step, due = -1, page[0].Version // which is the newest is not known beforehand
 	}
@@ -181,6 +181,8 @@ type Log struct {
 	Query Query
 	// Window answers what Dialect.Window asks.
 	Window func(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error)
+	// Head is the position of the newest event.
+	Head func(ctx context.Context) (eventstore.Position, error)
 	// Start is the log's first position that is in the database, 1 as a rule.
 	Start eventstore.Position
 }
@@ -188,38 +190,122 @@ type Log struct {
 // ReadLog is Reader.ReadLog.
 func (d Dialect) ReadLog(ctx context.Context, l *Lifetime, log Log, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
 	return func(yield func(eventstore.Event, error) bool) {
-		begun := false
-		q := q
-		pages := Pages(ctx, l, q.Limit, func(ctx context.Context, last eventstore.Event, rows int) ([]eventstore.Event, bool, error) {
-			if !begun {
-				if text, args, wanted := d.Window(q); wanted {
-					first, end, err := log.Window(ctx, text, args)
-					if err != nil || first == 0 {
-						return nil, false, err
-					}
-					q.After = max(q.After, first-1)
-					if q.Before == 0 || q.Before > end+1 {
-						q.Before = end + 1
-					}
-				}
-				if !q.Backward && q.After+1 < log.Start && !narrow(q) {
-					return nil, false, fmt.Errorf("the log begins at position %d, and %d was asked for: %w", log.Start, q.After+1, eventstore.ErrIncomplete)
-				}
-				begun = true
-			}
-			next := q
-			if last.Position != 0 {
-				if q.Backward {
-					next.Before = last.Position
-				} else {
-					next.After = last.Position
-				}
-			}
-			text, args := d.Log(next, rows)
-			return fullPage(ctx, log.Query, text, args, rows)
-		})
-		pages(yield)
+		r := logReader{dialect: d, log: log, q: q, width: firstWidth}
+		Pages(ctx, l, q.Limit, r.page)(yield)
 	}
+}
+
+// logReader reads the pages of one question about the log.
+type logReader struct {
+	dialect Dialect
+	log     Log
+	q       eventstore.LogQuery
+	begun   bool
+	// width is how many positions a window has, where the pages are looked for in windows.
+	width eventstore.Position
+}
+
+// Bounds of a window. The widest is what a database walks through in some tenths of a
+// second, should it choose to.
+const (
+	firstWidth = 1_000
+	maxWidth   = 1_000_000
+)
+
+func (r *logReader) page(ctx context.Context, last eventstore.Event, rows int) ([]eventstore.Event, bool, error) {
+	if !r.begun {
+		none, err := r.begin(ctx)
+		if none || err != nil {
+			return nil, false, err
+		}
+		r.begun = true
+	}
+	q := r.q
+	if last.Position != 0 {
+		if q.Backward {
+			q.Before = last.Position
+		} else {
+			q.After = last.Position
+		}
+	}
+	if r.windowed() {
+		return r.windows(ctx, q, rows)
+	}
+	text, args := r.dialect.Log(q, rows)
+	return fullPage(ctx, r.log.Query, text, args, rows)
+}
+
+// begin bounds the question, and reports whether nothing can be an answer.
+func (r *logReader) begin(ctx context.Context) (none bool, err error) {
+	q := &r.q
+	if text, args, wanted := r.dialect.Window(*q); wanted {
+		first, end, err := r.log.Window(ctx, text, args)
+		if err != nil || first == 0 {
+			return true, err
+		}
+		q.After = max(q.After, first-1)
+		if q.Before == 0 || q.Before > end+1 {
+			q.Before = end + 1
+		}
+	}
+	if !q.Backward && q.After+1 < r.log.Start && !narrow(*q) {
+		return true, fmt.Errorf("the log begins at position %d, and %d was asked for: %w", r.log.Start, q.After+1, eventstore.ErrIncomplete)
+	}
+	if r.windowed() {
+		head, err := r.log.Head(ctx)
+		if err != nil {
+			return true, err
+		}
+		if q.Before == 0 || q.Before > head+1 {
+			q.Before = head + 1
+		}
+		q.After = max(q.After, r.log.Start-1)
+	}
+	return false, nil
+}
+
+// windowed reports whether pages are looked for in one window of positions after the
+// other. Of several types no index gives the order of positions: a database would read
+// and sort all that is left of the log for every page, or walk along it for events that
+// are rare. In a window it can do neither for long.
+func (r *logReader) windowed() bool { return len(r.q.Types) > 1 && !narrow(r.q) }
+
+// windows fills a page from one window after the other, each so wide that it should
+// fill what is left, as the one before tells.
+func (r *logReader) windows(ctx context.Context, q eventstore.LogQuery, rows int) (page []eventstore.Event, more bool, err error) {
+	for q.After+1 < q.Before {
+		w := q
+		if q.Backward {
+			w.After = max(q.After, q.Before-1-r.width)
+		} else {
+			w.Before = min(q.Before, q.After+1+r.width)
+		}
+		text, args := r.dialect.Log(w, rows-len(page))
+		found, cut, err := r.log.Query(ctx, text, args)
+		if err != nil {
+			return nil, false, err
+		}
+		page = append(page, found...)
+		full := cut || len(page) >= rows
+		walked := w.Before - w.After
+		if full {
+			if last := page[len(page)-1].Position; q.Backward {
+				walked = w.Before - last
+			} else {
+				walked = last - w.After
+			}
+		}
+		r.width = max(firstWidth, min(maxWidth, 8*r.width, walked*eventstore.Position(rows)/eventstore.Position(len(found)+1)))
+		if full {
+			return page, true, nil
+		}
+		if q.Backward {
+			q.Before = w.After + 1
+		} else {
+			q.After = w.Before - 1
+		}
+	}
+	return page, false, nil
 }
 
 // narrow reports whether a question is about a few events, of which those that are

@@ -70,7 +70,8 @@ func notBefore(t time.Time) time.Time {
 	return Microseconds(t).Add(time.Microsecond)
 }
 
-// Log is the query for one page of the log.
+// Log is the query for one page of the log. No index has the order of positions over
+// several types, so that of several types needs a window of positions on both sides.
 func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) {
 	s := &statement{}
 	var conditions []string
@@ -94,25 +95,18 @@ func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) 
 	}
 	conditions = append(conditions, d.window(s, q)...)
 
-	order := "ORDER BY position"
+	if types := distinct(q.Types); len(types) > 0 {
+		places := make([]string, len(types))
+		for i, t := range types {
+			places[i] = s.arg(t)
+		}
+		conditions = append(conditions, "event_type IN ("+strings.Join(places, ", ")+")")
+	}
+	order := " ORDER BY position"
 	if q.Backward {
-		order = "ORDER BY position DESC"
+		order = " ORDER BY position DESC"
 	}
-	limit := " LIMIT " + s.arg(int64(rows))
-
-	// One index gives the order of positions within one type only. The databases
-	// merge what is in order already and stop at the limit; a list of types in one
-	// condition they would sort anew for every page, or walk over the whole log.
-	branch := "SELECT " + Columns + " FROM api_event_store"
-	types := distinct(q.Types)
-	if len(types) == 0 {
-		return branch + where(conditions) + " " + order + limit, s.args
-	}
-	branches := make([]string, len(types))
-	for i, t := range types {
-		branches[i] = branch + where(append(conditions[:len(conditions):len(conditions)], "event_type = "+s.arg(t)))
-	}
-	return strings.Join(branches, " UNION ALL ") + " " + order + limit, s.args
+	return "SELECT " + Columns + " FROM api_event_store" + where(conditions) + order + " LIMIT " + s.arg(int64(rows)), s.args
 }
 
 // Stream is the query for one page of a stream.
