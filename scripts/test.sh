@@ -106,6 +106,10 @@ run go test -race -run '^$' ./... >"$work/compile.log" || { cat "$work/compile.l
 step 'vet and lint'
 run scripts/lint.sh
 
+# Without the race detector, which finds nothing where one goroutine runs at a time and lets it try fewer seeds.
+step simulation
+run go test -count=1 ./internal/simulation
+
 if [ -z "${KEYTRAIL_TEST_POSTGRES_URL:-}" ]; then
 	step 'start PostgreSQL'
 	serve "$work/postgres.url" "$work/postgres" -url-file "$work/postgres.url"
@@ -122,10 +126,6 @@ if [ -z "${KEYTRAIL_TEST_KEYCLOAK_URL:-}" ]; then
 	. "$work/keycloak.env"
 	set +a
 fi
-
-# Without the race detector, which finds nothing where one goroutine runs at a time and lets it try fewer seeds.
-step simulation
-run go test -count=1 ./internal/simulation
 
 step test
 export KEYTRAIL_TEST_REQUIRE=all
