@@ -28,8 +28,11 @@ type Options struct {
 	// Logger hears of failures and rebuilds; nil is silence.
 	Logger *slog.Logger
 	// BatchSize is the most events of one transaction, 0 means 1,000; a rebuild takes
-	// five times as many. A batch ends at 16 MiB, too.
+	// five times as many. A batch ends at 16 MiB, too. An Accumulator that is far behind
+	// writes several at once.
 	BatchSize int
+	// Memory bounds what an Accumulator holds, in bytes and roughly; 0 means 256 MiB.
+	Memory int
 	// Gather is how long a projection that has caught up lets new events gather before
 	// it folds them in one transaction; 0 means 50 ms, a negative value none. It bounds
 	// what projections cost the appends on SQLite. Nobody who waits has to wait for it.
@@ -42,6 +45,7 @@ type Options struct {
 
 const (
 	defaultBatchSize = 1000
+	defaultMemory    = 256 << 20
 	defaultGather    = 50 * time.Millisecond
 	defaultRetryMax  = 30 * time.Second
 	retryMin         = 100 * time.Millisecond
@@ -59,6 +63,7 @@ type Engine struct {
 	clock     func() time.Time
 	logger    *slog.Logger
 	batchSize int
+	memory    int
 	gather    time.Duration
 	retryMax  time.Duration
 	observe   func(name string, position, head eventstore.Position)
@@ -77,7 +82,7 @@ type Engine struct {
 func New(db DB, log Log, codec *adapter.Codec, o Options) *Engine {
 	e := &Engine{
 		db: db, log: log, codec: codec,
-		clock: o.Clock, logger: o.Logger, batchSize: o.BatchSize, gather: o.Gather,
+		clock: o.Clock, logger: o.Logger, batchSize: o.BatchSize, memory: o.Memory, gather: o.Gather,
 		retryMax: o.RetryMax, observe: o.Observe, moved: make(chan struct{}),
 	}
 	if e.clock == nil {
@@ -88,6 +93,9 @@ func New(db DB, log Log, codec *adapter.Codec, o Options) *Engine {
 	}
 	if e.batchSize <= 0 {
 		e.batchSize = defaultBatchSize
+	}
+	if e.memory <= 0 {
+		e.memory = defaultMemory
 	}
 	if e.gather == 0 {
 		e.gather = defaultGather
@@ -135,6 +143,7 @@ func (e *Engine) add(r *runner) error {
 		return fmt.Errorf("there are two projections named %q", r.name)
 	}
 	r.limit, r.stepping, r.rebuilding = e.batchSize, newLock(), newLock()
+	r.rows = stride{batches: strideBatches}
 	e.runners = append(e.runners, r)
 	return nil
 }

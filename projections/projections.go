@@ -35,6 +35,30 @@ type Projection interface {
 	Fold(ctx context.Context, b Batch) (Write, error)
 }
 
+// Accumulator is a projection that can fold batch after batch in memory before it
+// writes. The engine makes use of it where there is much to fold, which is in a rebuild
+// and in a checkpoint more than a batch behind the log: a row that many events change
+// is then read once and written once.
+type Accumulator interface {
+	Projection
+	// Accumulate begins a fold on top of what the tables hold.
+	Accumulate(db DB, t Tables) Accumulation
+}
+
+// Accumulation is a fold under way. One goroutine at a time calls it, and nobody else
+// writes to its tables meanwhile: the engine gives it up where somebody did, and where
+// any of its methods or the writing failed.
+type Accumulation interface {
+	// Fold is as Projection.Fold, on top of the batches before it: a row that they
+	// changed is held, since the tables do not have it yet.
+	Fold(ctx context.Context, events []adapter.Decoded, upTo eventstore.Position) error
+	// Write returns how to write the rows that were changed since it was last called.
+	// Fold is not called before they are committed.
+	Write(ctx context.Context) (Write, error)
+	// Size is about how many bytes it holds.
+	Size() int
+}
+
 // Write puts rows into the tables. It is called in the transaction that also moves
 // the checkpoint, and is not called at all, or rolled back, where another process was
 // faster. It must only write, and use tx alone.

@@ -153,8 +153,15 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 	if shadow.name == "" {
 		return nil
 	}
+	var last eventstore.Position
+	forward := func(done, total eventstore.Position) {
+		// What was folded and then lost to another process that rebuilds is folded again.
+		last = max(last, done)
+		progress(last, max(last, total))
+	}
+	rows := &stride{patience: rebuildStride, progress: forward}
 	for {
-		if err := r.fill(ctx, shadow, progress); err != nil {
+		if err := r.fill(ctx, shadow, rows, forward); err != nil {
 			return err
 		}
 		// The runner of this process must not run away while the last events are folded.
@@ -163,7 +170,7 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 				return false, err
 			}
 			defer r.stepping.release()
-			if err := r.fill(ctx, shadow, progress); err != nil {
+			if err := r.fill(ctx, shadow, rows, forward); err != nil {
 				return false, err
 			}
 			return r.swap(ctx, shadow)
@@ -179,11 +186,11 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 const rebuildBatches = 5
 
 // fill folds until the head of the log.
-func (r *runner) fill(ctx context.Context, shadow checkpoint, progress func(done, total eventstore.Position)) error {
+func (r *runner) fill(ctx context.Context, shadow checkpoint, rows *stride, progress func(done, total eventstore.Position)) error {
 	most := rebuildBatches * r.engine.batchSize
 	limit := most
 	for {
-		c, head, err := r.step(ctx, shadow.name, pace{limit: limit})
+		c, head, err := r.step(ctx, shadow.name, pace{limit: limit, stride: rows})
 		if err == nil && c.build != shadow.build {
 			err = ErrRebuildReplaced
 		}

@@ -29,6 +29,9 @@ type runner struct {
 	// limit is the most events of the next batch: 1 after a failure, so that the event
 	// at fault is found, then growing again. Guarded by stepping.
 	limit int
+	// rows are what is held of the live tables while they are far behind. Guarded by
+	// stepping.
+	rows stride
 	// rebuilding lets one goroutine of this process at a time rebuild.
 	rebuilding lock
 	// announced is whether the database knows that this runs here. Only run uses it.
@@ -244,7 +247,7 @@ func (r *runner) advance(ctx context.Context, status State, lazy bool) (position
 	}
 	defer r.stepping.release()
 	for {
-		c, head, err := r.step(ctx, r.name, pace{limit: r.limit, status: status, lazy: lazy})
+		c, head, err := r.step(ctx, r.name, pace{limit: r.limit, status: status, lazy: lazy, stride: &r.rows})
 		switch {
 		case errors.Is(err, errOvertaken):
 			continue // the winner has moved the checkpoint, so this ends
@@ -293,6 +296,8 @@ type pace struct {
 	status State
 	// lazy leaves the checkpoint where it is when no event of the stretch matters.
 	lazy bool
+	// stride, if not nil, is how an Accumulator goes on that is more than a batch behind.
+	stride *stride
 }
 
 // step folds the next batch of the checkpoint with this name, which is the live one or
@@ -313,6 +318,15 @@ func (r *runner) step(ctx context.Context, name string, how pace) (checkpoint, e
 	}
 	if head <= c.position {
 		return c, head, nil
+	}
+	if how.stride != nil {
+		a, accumulates := r.projection.(Accumulator)
+		// After a failure it goes on in small steps, until the event at fault is found.
+		if accumulates && how.limit >= e.batchSize && head-c.position > eventstore.Position(e.batchSize) {
+			c, err := r.stride(ctx, a, c, head, how)
+			return c, head, err
+		}
+		how.stride.forget()
 	}
 	events, upTo, err := r.read(ctx, c.position, head, how.limit)
 	if err != nil {

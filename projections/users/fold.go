@@ -35,7 +35,7 @@ type Projection struct {
 	snapshots eventstore.Snapshotter
 }
 
-var _ projections.Projection = (*Projection)(nil)
+var _ projections.Accumulator = (*Projection)(nil)
 
 // New returns the projection. It reads from log the streams of users whose events came
 // late.
@@ -81,26 +81,91 @@ type key struct{ realm, userID string }
 type row struct {
 	ref  adapter.UserRef
 	user adapter.User
-	// news are the events to fold in, and newest the last of them in the log.
-	news   []adapter.Decoded
-	newest eventstore.Event
+	// news are the events to fold in.
+	news []adapter.Decoded
+	// position and recordedAt are of the newest event in the log that is folded.
+	position   eventstore.Position
+	recordedAt time.Time
+	// changed is true where the table does not have it yet.
+	changed bool
+	size    int
 }
 
 // Fold implements projections.Projection.
 func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections.Write, error) {
-	users, err := p.group(b.Events)
+	a := p.Accumulate(b.DB, b.Tables)
+	if err := a.Fold(ctx, b.Events, b.UpTo); err != nil {
+		return nil, err
+	}
+	return a.Write(ctx)
+}
+
+// Accumulate implements projections.Accumulator.
+func (p *Projection) Accumulate(db projections.DB, t projections.Tables) projections.Accumulation {
+	return &accumulation{projection: p, db: db, table: t.Name(table), users: make(map[key]*row)}
+}
+
+// accumulation holds the users that it has heard of.
+type accumulation struct {
+	projection *Projection
+	db         projections.DB
+	table      string
+	users      map[key]*row
+	size       int
+}
+
+// Size implements projections.Accumulation.
+func (a *accumulation) Size() int { return a.size }
+
+// Fold implements projections.Accumulation.
+func (a *accumulation) Fold(ctx context.Context, events []adapter.Decoded, upTo eventstore.Position) error {
+	changing, unknown, err := a.group(events)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := load(ctx, b, users); err != nil {
-		return nil, err
+	if err := a.load(ctx, unknown); err != nil {
+		return err
 	}
-	rows := make([][]any, 0, len(users))
-	for k, r := range users {
-		if err := p.fold(ctx, r, b.UpTo); err != nil {
-			return nil, err
+	for _, r := range changing {
+		if err := a.projection.fold(ctx, r, upTo); err != nil {
+			return err
 		}
-		if r.newest.Position == 0 {
+		r.news = nil
+		a.size -= r.size
+		r.size = sizeOf(&r.user)
+		a.size += r.size
+	}
+	return nil
+}
+
+// group hands the events to the rows of their users, and tells which of these are not
+// held yet.
+func (a *accumulation) group(events []adapter.Decoded) (changing []*row, unknown [][]any, err error) {
+	for _, e := range events {
+		realm, id, err := adapter.UserOfStream(e.Stream)
+		if err != nil {
+			return nil, nil, &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: err}
+		}
+		k := key{projections.CleanText(realm), projections.CleanText(id)}
+		r, ok := a.users[k]
+		if !ok {
+			r = &row{ref: adapter.UserRef{Realm: realm, UserID: id}}
+			a.users[k] = r
+			unknown = append(unknown, []any{k.realm, k.userID})
+		}
+		if len(r.news) == 0 {
+			changing = append(changing, r)
+		}
+		r.news = append(r.news, e)
+	}
+	return changing, unknown, nil
+}
+
+// Write implements projections.Accumulation.
+func (a *accumulation) Write(context.Context) (projections.Write, error) {
+	var rows [][]any
+	for k, r := range a.users {
+		if !r.changed {
 			continue
 		}
 		values, err := r.values(k)
@@ -108,49 +173,27 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 			return nil, err
 		}
 		rows = append(rows, values)
+		r.changed = false
 	}
 	// Two processes lock the rows in the same order.
 	slices.SortFunc(rows, func(a, b []any) int {
 		return cmp.Or(cmp.Compare(a[0].(string), b[0].(string)), cmp.Compare(a[1].(string), b[1].(string)))
 	})
 	return func(ctx context.Context, tx *sql.Tx) error {
-		return projections.Upsert(ctx, tx, b.DB.Dialect, b.Tables.Name(table), keyColumns, columns, rows)
+		return projections.Upsert(ctx, tx, a.db.Dialect, a.table, keyColumns, columns, rows)
 	}, nil
 }
 
-func (p *Projection) group(events []adapter.Decoded) (map[key]*row, error) {
-	users := make(map[key]*row)
-	for _, e := range events {
-		realm, id, err := adapter.UserOfStream(e.Stream)
-		if err != nil {
-			return nil, &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: err}
-		}
-		k := key{projections.CleanText(realm), projections.CleanText(id)}
-		r, ok := users[k]
-		if !ok {
-			r = &row{ref: adapter.UserRef{Realm: realm, UserID: id}}
-			users[k] = r
-		}
-		r.news = append(r.news, e)
-	}
-	return users, nil
-}
-
-// load reads the states that the users have so far.
-func load(ctx context.Context, b projections.Batch, users map[key]*row) error {
-	keys := make([][]any, 0, len(users))
-	for k := range users {
-		keys = append(keys, []any{k.realm, k.userID})
-	}
-	err := projections.SelectByKey(ctx, b.DB,
-		`SELECT realm, user_id, state FROM `+b.Tables.Name(table)+` WHERE (realm, user_id)`, keys,
+// load reads the states that users have so far.
+func (a *accumulation) load(ctx context.Context, keys [][]any) error {
+	err := projections.SelectByKey(ctx, a.db, `SELECT realm, user_id, state FROM `+a.table+` WHERE (realm, user_id)`, keys,
 		func(rows *sql.Rows) error {
 			var k key
 			var state []byte
 			if err := rows.Scan(&k.realm, &k.userID, &state); err != nil {
 				return err
 			}
-			if err := hotjson.Unmarshal(state, &users[k].user); err != nil {
+			if err := hotjson.Unmarshal(state, &a.users[k].user); err != nil {
 				return fmt.Errorf("state of user %s: %w", k.userID, err)
 			}
 			return nil
@@ -172,9 +215,11 @@ func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position)
 	if len(r.news) == 0 {
 		return nil
 	}
-	r.newest = r.news[len(r.news)-1].Event
+	r.changed = true
+	newest := r.news[len(r.news)-1].Event
+	r.position, r.recordedAt = newest.Position, newest.RecordedAt
 	adapter.SortForFold(r.news)
-	contiguous := r.newest.Version == r.user.Version+eventstore.Version(len(r.news))
+	contiguous := newest.Version == r.user.Version+eventstore.Version(len(r.news))
 	if contiguous && r.user.Follows(r.news[0].Event) {
 		for _, e := range r.news {
 			r.user.Apply(e)
@@ -182,7 +227,7 @@ func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position)
 		return nil
 	}
 	snapshots := p.snapshots
-	if r.newest.Version < worthASnapshot {
+	if newest.Version < worthASnapshot {
 		snapshots = nil
 	}
 	// A row never knows more than its checkpoint says.
@@ -193,9 +238,9 @@ func (p *Projection) fold(ctx context.Context, r *row, upTo eventstore.Position)
 		return &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: unreadable.Err}
 	}
 	if err != nil {
-		return fmt.Errorf("fold %s anew: %w", r.newest.Stream, err)
+		return fmt.Errorf("fold %s anew: %w", newest.Stream, err)
 	}
-	r.user, r.newest = anew.User, anew.Newest
+	r.user, r.position, r.recordedAt = anew.User, anew.Newest.Position, anew.Newest.RecordedAt
 	return nil
 }
 
@@ -227,7 +272,7 @@ func (r *row) values(k key) ([]any, error) {
 	}
 	return []any{
 		k.realm, k.userID, projections.CleanText(u.Username), email, enabled, u.Deleted, searchText(u), string(state),
-		int64(u.Version), int64(r.newest.Position), projections.FormatRequired(u.Last.At), projections.FormatRequired(r.newest.RecordedAt),
+		int64(u.Version), int64(r.position), projections.FormatRequired(u.Last.At), projections.FormatRequired(r.recordedAt),
 		projections.FormatTime(unread),
 	}, nil
 }

@@ -1,0 +1,152 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/keytrail/keytrail/adapter"
+	"github.com/keytrail/keytrail/eventstore"
+)
+
+const (
+	// strideBatches is how many batches of a projection that is read are written at once
+	// at most: readers see it move, and on SQLite appends wait for the writing.
+	strideBatches = 10
+	// rebuildStride is how long a rebuild folds before it writes, unless its memory is
+	// full before: what a crash costs. It is well below rebuildSilence.
+	rebuildStride = 20 * time.Second
+)
+
+// stride is a step over several batches, whose rows stay in memory until the last.
+type stride struct {
+	// batches and patience bound it; 0 does not.
+	batches  int
+	patience time.Duration
+	// progress, if not nil, hears of every batch that was folded.
+	progress func(position, head eventstore.Position)
+
+	// rows are what the stride before has left, true where the checkpoint is still at.
+	rows Accumulation
+	at   checkpoint
+}
+
+// forget frees the memory.
+func (s *stride) forget() { s.rows = nil }
+
+// goOn is where the rows held are those of the checkpoint, or nothing is held.
+func (s *stride) goOn(a Accumulator, db DB, c checkpoint) {
+	if s.rows == nil || s.at.name != c.name || s.at.build != c.build || s.at.position != c.position {
+		s.rows = a.Accumulate(db, c.tables())
+	}
+}
+
+// stride moves the checkpoint by several batches. What comes before an event at fault is
+// written first.
+func (r *runner) stride(ctx context.Context, a Accumulator, c checkpoint, head eventstore.Position, how pace) (checkpoint, error) {
+	e, s := r.engine, how.stride
+	written := false
+	defer func() {
+		if !written {
+			s.forget()
+		}
+	}()
+	end := head
+	for {
+		s.goOn(a, e.db, c)
+		reached, err := r.accumulate(ctx, c.position, end, head, s)
+		if err != nil && (reached == c.position || ctx.Err() != nil) {
+			return c, err
+		}
+		if err != nil {
+			// The rows may be halfway in the batch that failed.
+			s.forget()
+			end = reached
+			continue
+		}
+		end = reached
+		break
+	}
+	write, err := s.rows.Write(ctx)
+	if err != nil {
+		return c, fmt.Errorf("projection %s: %w", r.name, err)
+	}
+	err = inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
+		if err := c.move(ctx, tx, end, how.status, e.clock()); err != nil {
+			return err
+		}
+		return write(ctx, tx)
+	})
+	if err != nil {
+		return c, fmt.Errorf("projection %s: %w", r.name, err)
+	}
+	c.position = end
+	s.at, written = c, s.rows.Size() < e.memory
+	return c, nil
+}
+
+// accumulate folds what lies between the positions, or as much as the stride and the
+// memory allow, and tells how far it got without an error.
+func (r *runner) accumulate(ctx context.Context, after, end, head eventstore.Position, s *stride) (eventstore.Position, error) {
+	e := r.engine
+	began := e.clock()
+	pages, stop := r.readAhead(ctx, after, end)
+	defer stop()
+	for n := 1; after < end; n++ {
+		var p page
+		select {
+		case p = <-pages:
+		case <-ctx.Done():
+			return after, ctx.Err()
+		}
+		if p.err == nil && len(p.events) > 0 {
+			p.err = s.rows.Fold(ctx, p.events, p.upTo)
+		}
+		if p.err != nil {
+			return after, fmt.Errorf("projection %s: %w", r.name, r.blame(p.events, p.err))
+		}
+		after = p.upTo
+		if s.progress != nil {
+			s.progress(after, head)
+		}
+		if n == s.batches || s.rows.Size() >= e.memory || s.patience > 0 && e.clock().Sub(began) >= s.patience {
+			break
+		}
+	}
+	return after, nil
+}
+
+// page is a batch that was read and decoded.
+type page struct {
+	events []adapter.Decoded
+	upTo   eventstore.Position
+	err    error
+}
+
+// readAhead reads and decodes the batches up to end while the one before is folded. The
+// last one has an error or reaches to end. stop ends it, and is to be called.
+func (r *runner) readAhead(ctx context.Context, after, end eventstore.Position) (pages <-chan page, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	to, done := make(chan page, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for after < end {
+			var p page
+			p.events, p.upTo, p.err = r.read(ctx, after, end, r.engine.batchSize)
+			select {
+			case to <- p:
+			case <-ctx.Done():
+				return
+			}
+			if p.err != nil {
+				return
+			}
+			after = p.upTo
+		}
+	}()
+	return to, func() {
+		cancel()
+		<-done
+	}
+}
