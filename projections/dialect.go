@@ -176,17 +176,7 @@ func Upsert(ctx context.Context, tx *sql.Tx, d Dialect, table string, key, colum
 	} else {
 		onConflict += "UPDATE SET " + strings.Join(set, ", ")
 	}
-	head := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES "
-	return inChunks(rows, maxParameters/len(columns), func(chunk [][]any) error {
-		args := make([]any, 0, len(chunk)*len(columns))
-		for _, row := range chunk {
-			args = append(args, row...)
-		}
-		if _, err := tx.ExecContext(ctx, head+d.placeholders(len(chunk), len(columns))+onConflict, args...); err != nil {
-			return fmt.Errorf("write to %s: %w", table, err)
-		}
-		return nil
-	})
+	return insert(ctx, tx, d, table, columns, onConflict, rows)
 }
 
 // SelectByKey calls query, which ends with the key columns in parentheses, for as many

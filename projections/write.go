@@ -3,7 +3,11 @@ package projections
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -17,9 +21,94 @@ func Add(ctx context.Context, tx *sql.Tx, d Dialect, table string, key, counts [
 		set = append(set, c+" = "+table+"."+c+" + excluded."+c)
 	}
 	columns := append(append([]string(nil), key...), counts...)
-	head := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES "
 	onConflict := " ON CONFLICT (" + strings.Join(key, ", ") + ") DO UPDATE SET " + strings.Join(set, ", ")
-	return writeChunks(ctx, tx, d, "add to "+table, head, onConflict, len(columns), rows)
+	return insert(ctx, tx, d, table, columns, onConflict, rows)
+}
+
+// worthArrays is from how many rows on PostgreSQL gets a column as one array: before, it
+// is not worth asking for the columns' types.
+const worthArrays = 20
+
+// arrayRows is how many rows one statement gets as arrays.
+const arrayRows = 1000
+
+func insert(ctx context.Context, tx *sql.Tx, d Dialect, table string, columns []string, onConflict string, rows [][]any) error {
+	head := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") "
+	if d != Postgres || len(rows) < worthArrays {
+		return writeChunks(ctx, tx, d, "write to "+table, head+"VALUES ", onConflict, len(columns), rows)
+	}
+	types, err := columnTypes(ctx, tx, table)
+	if err != nil {
+		return fmt.Errorf("write to %s: %w", table, err)
+	}
+	var casts, names, arrays []string
+	for i, c := range columns {
+		names = append(names, fmt.Sprint("c", i))
+		casts = append(casts, fmt.Sprintf("c%d::%s", i, types[c]))
+		arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
+	}
+	statement := head + "SELECT " + strings.Join(casts, ", ") + " FROM unnest(" + strings.Join(arrays, ", ") +
+		") u (" + strings.Join(names, ", ") + ")" + onConflict
+	for chunk := range slices.Chunk(rows, arrayRows) {
+		args := make([]any, len(columns))
+		for i := range columns {
+			if args[i], err = textArray(chunk, i); err != nil {
+				return fmt.Errorf("write to %s.%s: %w", table, columns[i], err)
+			}
+		}
+		if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+			return fmt.Errorf("write to %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
+// columnTypes are the types of a PostgreSQL table's columns.
+func columnTypes(ctx context.Context, tx *sql.Tx, table string) (types map[string]string, err error) {
+	rows, err := tx.QueryContext(ctx, `
+		SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+		WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped`, table)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	types = make(map[string]string)
+	for rows.Next() {
+		var name, kind string
+		if err := rows.Scan(&name, &kind); err != nil {
+			return nil, err
+		}
+		types[name] = kind
+	}
+	return types, rows.Err()
+}
+
+// textArray is a column of the rows as PostgreSQL casts it from text.
+func textArray(rows [][]any, column int) ([]*string, error) {
+	texts := make([]string, len(rows))
+	array := make([]*string, len(rows))
+	for i, row := range rows {
+		v, err := driver.DefaultParameterConverter.ConvertValue(row[column])
+		if err != nil {
+			return nil, err
+		}
+		switch v := v.(type) {
+		case nil:
+			continue
+		case string:
+			texts[i] = v
+		case []byte:
+			texts[i] = string(v)
+		case bool:
+			texts[i] = strconv.FormatBool(v)
+		case int64:
+			texts[i] = strconv.FormatInt(v, 10)
+		default:
+			return nil, fmt.Errorf("a %T cannot be written", v)
+		}
+		array[i] = &texts[i]
+	}
+	return array, nil
 }
 
 // Delete deletes the rows with these keys. Keys that are not there do no harm. Columns
