@@ -113,30 +113,52 @@ func (r *run) growthAt(ctx context.Context, least, grown *log, base, size int) (
 		name := fmt.Sprintf("append at %s events", count(float64(size)))
 		r.add(compare(Result{Case: name, Writers: w.writers, Limit: limit}, atLeast(growthTarget), turns[1], turns[0], slice.perS))
 	}
-	turns, err := r.alternate(ctx, fmt.Sprintf("reading a stream, %d events", size),
-		side{"limit", readStreams(least, r.slice()/4)},
-		side{"grown", readStreams(grown, r.slice()/4)},
-	)
-	if err != nil {
-		return err
+	for _, w := range []struct {
+		working int
+		name    string
+	}{
+		{workingStreams, fmt.Sprintf("of %s streams read again and again", count(workingStreams))},
+		{0, "of any stream"},
+	} {
+		turns, err := r.alternate(ctx, fmt.Sprintf("the %d events %s, %d events", eventsPerStream, w.name, size),
+			side{"limit", readStreams(least, r.slice()/4, w.working)},
+			side{"grown", readStreams(grown, r.slice()/4, w.working)},
+		)
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("the %d events %s at %s events", eventsPerStream, w.name, count(float64(size)))
+		r.add(compare(Result{Case: name, Writers: 1, Limit: limit}, atLeast(growthTarget), turns[1], turns[0], slice.perS))
 	}
-	name := fmt.Sprintf("streams of %d events read at %s events", eventsPerStream, count(float64(size)))
-	r.add(compare(Result{Case: name, Writers: 1, Limit: limit}, atLeast(growthTarget), turns[1], turns[0], slice.perS))
 	head, err := grown.store.Head(ctx)
 	grown.head = int(head)
 	return err
 }
 
-// readStreams reads streams that were filled in, one after the other.
-func readStreams(l *log, d time.Duration) func(context.Context) (slice, error) {
+// workingStreams is a number of streams that stay in any cache: those that are in use,
+// as against any of a log that may be larger than the memory.
+const workingStreams = 1_000
+
+// readStreams reads streams that were filled in, one after the other: any, or working
+// ones again and again.
+func readStreams(l *log, d time.Duration, working int) func(context.Context) (slice, error) {
 	rnd := newRand(3)
+	draw := func() eventstore.StreamID { return l.stream(rnd) }
+	if working > 0 {
+		streams := make([]eventstore.StreamID, working)
+		for i := range streams {
+			streams[i] = l.stream(rnd)
+		}
+		next := 0
+		draw = func() eventstore.StreamID { next++; return streams[next%working] }
+	}
 	return func(ctx context.Context) (slice, error) {
 		var result slice
 		start := time.Now()
 		for result.events == 0 || time.Since(start) < d {
 			began := time.Now()
 			n := 0
-			for _, err := range l.store.ReadStream(ctx, l.stream(rnd), eventstore.StreamQuery{}) {
+			for _, err := range l.store.ReadStream(ctx, draw(), eventstore.StreamQuery{}) {
 				if err != nil {
 					return result, err
 				}
