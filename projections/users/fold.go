@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
-	"github.com/keytrail/keytrail/internal/hotjson"
 	"github.com/keytrail/keytrail/projections"
 )
 
@@ -54,7 +52,7 @@ func (p *Projection) WithSnapshots(s eventstore.Snapshotter) *Projection {
 func (*Projection) Name() string { return Name }
 
 // Version implements projections.Projection.
-func (*Projection) Version() int { return 4 }
+func (*Projection) Version() int { return 5 }
 
 // Types implements projections.Projection.
 func (*Projection) Types() []string {
@@ -193,10 +191,9 @@ func (a *accumulation) load(ctx context.Context, keys [][]any) error {
 			if err := rows.Scan(&k.realm, &k.userID, &state); err != nil {
 				return err
 			}
-			if err := hotjson.Unmarshal(state, &a.users[k].user); err != nil {
-				return fmt.Errorf("state of user %s: %w", k.userID, err)
-			}
-			return nil
+			u, err := decode(state)
+			a.users[k].user = u
+			return err
 		})
 	if err != nil {
 		return fmt.Errorf("read the users' states: %w", err)
@@ -254,7 +251,7 @@ var (
 
 func (r *row) values(k key) ([]any, error) {
 	u := r.user
-	state, err := json.Marshal(u)
+	state, err := encode(u)
 	if err != nil {
 		return nil, fmt.Errorf("state of user %s: %w", k.userID, err)
 	}

@@ -3,7 +3,6 @@ package users
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -221,12 +220,4 @@ func (q *Queries) many(ctx context.Context, query string, args ...any) ([]adapte
 		return nil, fmt.Errorf("read users: %w", err)
 	}
 	return users, nil
-}
-
-func decode(state []byte) (adapter.User, error) {
-	var u adapter.User
-	if err := json.Unmarshal(state, &u); err != nil {
-		return u, fmt.Errorf("state of a user: %w", err)
-	}
-	return u, nil
 }
