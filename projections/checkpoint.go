@@ -175,8 +175,13 @@ func changedOne(result sql.Result, err error) (bool, error) {
 	return n == 1, err
 }
 
+// beginner is a *sql.DB or a *sql.Conn.
+type beginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
 // inTx runs f in a transaction.
-func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) (err error) {
+func inTx(ctx context.Context, db beginner, f func(*sql.Tx) error) (err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

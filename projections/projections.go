@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"iter"
 	"regexp"
 
 	"github.com/google/uuid"
@@ -52,11 +53,24 @@ type Accumulation interface {
 	// Fold is as Projection.Fold, on top of the batches before it: a row that they
 	// changed is held, since the tables do not have it yet.
 	Fold(ctx context.Context, events []adapter.Decoded, upTo eventstore.Position) error
-	// Write returns how to write the rows that were changed since it was last called.
-	// Fold is not called before they are committed.
-	Write(ctx context.Context) (Write, error)
+	// Changed are the rows that were changed since it was last called, at most one Rows for
+	// a table. Fold is not called before they are committed.
+	Changed() []Rows
 	// Size is about how many bytes it holds.
 	Size() int
+}
+
+// Rows are rows of one table to be written.
+type Rows struct {
+	// Table is the table's name, and not its base name.
+	Table string
+	// Key are the columns of its primary key, Columns all that a row has values for.
+	Key, Columns []string
+	// New is true where the table has none of them.
+	New bool
+	// Each yields them, no key twice, and each time in the same order, so that two
+	// processes lock them in that order. It is called while the ones before are written.
+	Each iter.Seq2[[]any, error]
 }
 
 // Write puts rows into the tables. It is called in the transaction that also moves

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -357,40 +358,64 @@ func (r *runner) step(ctx context.Context, name string, how pace) (checkpoint, e
 }
 
 // read reads and decodes the events of the next batch and tells how far it reaches.
-// What comes after the last event of interest is part of it, so that a projection of
-// rare events moves along too.
 func (r *runner) read(ctx context.Context, after, head eventstore.Position, limit int) ([]adapter.Decoded, eventstore.Position, error) {
+	for p := range r.pages(ctx, after, head, limit, limit) {
+		return p.events, p.upTo, p.err
+	}
+	return nil, after, ctx.Err() // there is always one
+}
+
+// page is a batch that was read and decoded.
+type page struct {
+	events []adapter.Decoded
+	upTo   eventstore.Position
+	err    error
+}
+
+// pages reads and decodes the events up to head, limit at a time and most in all, where
+// most is not 0. The last page has an error, reaches to head, or has the most. What comes
+// after the last event of interest is part of it, so that a projection of rare events
+// moves along too.
+func (r *runner) pages(ctx context.Context, after, head eventstore.Position, limit, most int) iter.Seq[page] {
 	e := r.engine
-	q := eventstore.LogQuery{After: after, Before: head + 1, Types: r.types, Category: r.category, Limit: limit}
-	var events []adapter.Decoded
-	size := 0
-	whole := true // everything of interest up to head was read
-	for event, err := range e.log.ReadLog(ctx, q) {
-		if err != nil {
-			return nil, 0, fmt.Errorf("projection %s: %w", r.name, err)
-		}
-		d, err := e.codec.Decode(ctx, event)
-		if err == nil && d.Payload == nil && len(r.types) > 0 {
-			err = errors.New("this program does not know the type")
-		}
-		if err != nil {
-			if len(events) > 0 {
-				whole = false // first what comes before it
-				break
+	q := eventstore.LogQuery{After: after, Before: head + 1, Types: r.types, Category: r.category, Limit: most}
+	return func(yield func(page) bool) {
+		var p page
+		size, n := 0, 0
+		for event, err := range e.log.ReadLog(ctx, q) {
+			if err != nil {
+				yield(page{err: fmt.Errorf("projection %s: %w", r.name, err)})
+				return
 			}
-			bad := &EventError{EventID: event.ID, Type: event.Type, Position: event.Position, Err: err}
-			return nil, 0, fmt.Errorf("projection %s: %w", r.name, bad)
+			d, err := e.codec.Decode(ctx, event)
+			if err == nil && d.Payload == nil && len(r.types) > 0 {
+				err = errors.New("this program does not know the type")
+			}
+			if err != nil {
+				if len(p.events) > 0 && !yield(p) { // first what comes before it
+					return
+				}
+				bad := &EventError{EventID: event.ID, Type: event.Type, Position: event.Position, Err: err}
+				yield(page{err: fmt.Errorf("projection %s: %w", r.name, bad)})
+				return
+			}
+			if p.events == nil {
+				p.events = make([]adapter.Decoded, 0, min(limit, defaultBatchSize))
+			}
+			p.events, p.upTo = append(p.events, d), event.Position
+			size += len(event.Data) + len(event.Metadata)
+			n++
+			if len(p.events) < limit && size < maxBatchBytes {
+				continue
+			}
+			if !yield(p) || n == most {
+				return
+			}
+			p, size = page{}, 0
 		}
-		events = append(events, d)
-		if size += len(event.Data) + len(event.Metadata); size >= maxBatchBytes {
-			whole = false
-			break
-		}
+		p.upTo = head
+		yield(p)
 	}
-	if !whole || len(events) == limit {
-		return events, events[len(events)-1].Position, nil
-	}
-	return events, head, nil
 }
 
 // fold lets the consumer act, or the projection say what to write.

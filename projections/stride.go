@@ -3,10 +3,10 @@ package projections
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
-	"github.com/keytrail/keytrail/adapter"
 	"github.com/keytrail/keytrail/eventstore"
 )
 
@@ -68,22 +68,33 @@ func (r *runner) stride(ctx context.Context, a Accumulator, c checkpoint, head e
 		end = reached
 		break
 	}
-	write, err := s.rows.Write(ctx)
-	if err != nil {
-		return c, fmt.Errorf("projection %s: %w", r.name, err)
-	}
-	err = inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
-		if err := c.move(ctx, tx, end, how.status, e.clock()); err != nil {
-			return err
-		}
-		return write(ctx, tx)
-	})
-	if err != nil {
+	if err := r.write(ctx, c, end, s.rows.Changed(), how.status); err != nil {
 		return c, fmt.Errorf("projection %s: %w", r.name, err)
 	}
 	c.position = end
 	s.at, written = c, s.rows.Size() < e.memory
 	return c, nil
+}
+
+// write writes the rows together with the checkpoint.
+func (r *runner) write(ctx context.Context, c checkpoint, to eventstore.Position, changed []Rows, status State) (err error) {
+	e := r.engine
+	conn, err := e.db.Write.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return inTx(ctx, conn, func(tx *sql.Tx) error {
+		if err := c.move(ctx, tx, to, status, e.clock()); err != nil {
+			return err
+		}
+		for _, rows := range changed {
+			if err := rows.write(ctx, conn, tx, e.db.Dialect); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // accumulate folds what lies between the positions, or as much as the stride and the
@@ -117,32 +128,19 @@ func (r *runner) accumulate(ctx context.Context, after, end, head eventstore.Pos
 	return after, nil
 }
 
-// page is a batch that was read and decoded.
-type page struct {
-	events []adapter.Decoded
-	upTo   eventstore.Position
-	err    error
-}
-
-// readAhead reads and decodes the batches up to end while the one before is folded. The
-// last one has an error or reaches to end. stop ends it, and is to be called.
+// readAhead reads and decodes the batches up to end while the one before is folded. stop
+// ends it, and is to be called.
 func (r *runner) readAhead(ctx context.Context, after, end eventstore.Position) (pages <-chan page, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	to, done := make(chan page, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		for after < end {
-			var p page
-			p.events, p.upTo, p.err = r.read(ctx, after, end, r.engine.batchSize)
+		for p := range r.pages(ctx, after, end, r.engine.batchSize, 0) {
 			select {
 			case to <- p:
 			case <-ctx.Done():
 				return
 			}
-			if p.err != nil {
-				return
-			}
-			after = p.upTo
 		}
 	}()
 	return to, func() {

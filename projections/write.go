@@ -88,27 +88,44 @@ func textArray(rows [][]any, column int) ([]*string, error) {
 	texts := make([]string, len(rows))
 	array := make([]*string, len(rows))
 	for i, row := range rows {
-		v, err := driver.DefaultParameterConverter.ConvertValue(row[column])
+		text, null, err := valueText(row[column])
 		if err != nil {
 			return nil, err
 		}
-		switch v := v.(type) {
-		case nil:
-			continue
-		case string:
-			texts[i] = v
-		case []byte:
-			texts[i] = string(v)
-		case bool:
-			texts[i] = strconv.FormatBool(v)
-		case int64:
-			texts[i] = strconv.FormatInt(v, 10)
-		default:
-			return nil, fmt.Errorf("a %T cannot be written", v)
+		if !null {
+			texts[i] = text
+			array[i] = &texts[i]
 		}
-		array[i] = &texts[i]
 	}
 	return array, nil
+}
+
+// valueText is a value as PostgreSQL reads it from text.
+func valueText(value any) (text string, null bool, err error) {
+	switch v := value.(type) {
+	case string:
+		return v, false, nil
+	case int64:
+		return strconv.FormatInt(v, 10), false, nil
+	}
+	v, err := driver.DefaultParameterConverter.ConvertValue(value)
+	if err != nil {
+		return "", false, err
+	}
+	switch v := v.(type) {
+	case nil:
+		return "", true, nil
+	case string:
+		return v, false, nil
+	case []byte:
+		return string(v), false, nil
+	case bool:
+		return strconv.FormatBool(v), false, nil
+	case int64:
+		return strconv.FormatInt(v, 10), false, nil
+	default:
+		return "", false, fmt.Errorf("a %T cannot be written", v)
+	}
 }
 
 // Delete deletes the rows with these keys. Keys that are not there do no harm. Columns

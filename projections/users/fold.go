@@ -70,7 +70,13 @@ func (*Projection) Tables() []string { return []string{table} }
 
 // Schema implements projections.Projection.
 func (*Projection) Schema(d projections.Dialect, t projections.Tables) []string {
-	return projections.Statements(d, schema, "{users}", t.Name(table), "{index}", t.Index(table))
+	storage := ""
+	if d == projections.Postgres {
+		// Most users have some 2 KiB, from where on PostgreSQL compresses, which takes longer
+		// than all else that it does to write them.
+		storage = " WITH (toast_tuple_target = 4080)"
+	}
+	return projections.Statements(d, schema, "{users}", t.Name(table), "{index}", t.Index(table), "{storage}", storage)
 }
 
 type key struct{ realm, userID string }
@@ -95,12 +101,22 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 	if err := a.Fold(ctx, b.Events, b.UpTo); err != nil {
 		return nil, err
 	}
-	return a.Write(ctx)
+	changed := a.Changed()[0]
+	var rows [][]any
+	for values, err := range changed.Each {
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, values)
+	}
+	return func(ctx context.Context, tx *sql.Tx) error {
+		return projections.Upsert(ctx, tx, b.DB.Dialect, changed.Table, changed.Key, changed.Columns, rows)
+	}, nil
 }
 
 // Accumulate implements projections.Accumulator.
 func (p *Projection) Accumulate(db projections.DB, t projections.Tables) projections.Accumulation {
-	return &accumulation{projection: p, db: db, table: t.Name(table), users: make(map[key]*row)}
+	return &accumulation{projection: p, db: db, table: t.Name(table), users: make(map[key]*row), streams: make(map[eventstore.StreamID]*row)}
 }
 
 // accumulation holds the users that it has heard of.
@@ -109,7 +125,14 @@ type accumulation struct {
 	db         projections.DB
 	table      string
 	users      map[key]*row
-	size       int
+	// streams finds the same rows faster.
+	streams map[eventstore.StreamID]*row
+	size    int
+	// looked is whether it is known if the table had rows in the beginning, and whole
+	// whether it had none: then all there are are held.
+	looked, whole bool
+	// written is whether it has told of rows before.
+	written bool
 }
 
 // Size implements projections.Accumulation.
@@ -140,16 +163,19 @@ func (a *accumulation) Fold(ctx context.Context, events []adapter.Decoded, upTo 
 // held yet.
 func (a *accumulation) group(events []adapter.Decoded) (changing []*row, unknown [][]any, err error) {
 	for _, e := range events {
-		realm, id, err := adapter.UserOfStream(e.Stream)
-		if err != nil {
-			return nil, nil, &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: err}
-		}
-		k := key{projections.CleanText(realm), projections.CleanText(id)}
-		r, ok := a.users[k]
+		r, ok := a.streams[e.Stream]
 		if !ok {
-			r = &row{ref: adapter.UserRef{Realm: realm, UserID: id}}
-			a.users[k] = r
-			unknown = append(unknown, []any{k.realm, k.userID})
+			realm, id, err := adapter.UserOfStream(e.Stream)
+			if err != nil {
+				return nil, nil, &projections.EventError{EventID: e.ID, Type: e.Type, Position: e.Position, Err: err}
+			}
+			k := key{projections.CleanText(realm), projections.CleanText(id)}
+			if r, ok = a.users[k]; !ok {
+				r = &row{ref: adapter.UserRef{Realm: realm, UserID: id}}
+				a.users[k] = r
+				unknown = append(unknown, []any{k.realm, k.userID})
+			}
+			a.streams[e.Stream] = r
 		}
 		if len(r.news) == 0 {
 			changing = append(changing, r)
@@ -159,31 +185,44 @@ func (a *accumulation) group(events []adapter.Decoded) (changing []*row, unknown
 	return changing, unknown, nil
 }
 
-// Write implements projections.Accumulation.
-func (a *accumulation) Write(context.Context) (projections.Write, error) {
-	var rows [][]any
+// Changed implements projections.Accumulation.
+func (a *accumulation) Changed() []projections.Rows {
+	keys := make([]key, 0, len(a.users))
 	for k, r := range a.users {
-		if !r.changed {
-			continue
+		if r.changed {
+			keys = append(keys, k)
+			r.changed = false
 		}
-		values, err := r.values(k)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, values)
-		r.changed = false
 	}
-	// Two processes lock the rows in the same order.
-	slices.SortFunc(rows, func(a, b []any) int {
-		return cmp.Or(cmp.Compare(a[0].(string), b[0].(string)), cmp.Compare(a[1].(string), b[1].(string)))
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.realm, b.realm), cmp.Compare(a.userID, b.userID))
 	})
-	return func(ctx context.Context, tx *sql.Tx) error {
-		return projections.Upsert(ctx, tx, a.db.Dialect, a.table, keyColumns, columns, rows)
-	}, nil
+	isNew := a.whole && !a.written
+	a.written = true
+	return []projections.Rows{{
+		Table: a.table, Key: keyColumns, Columns: columns, New: isNew,
+		Each: func(yield func([]any, error) bool) {
+			for _, k := range keys {
+				if !yield(a.users[k].values(k)) {
+					return
+				}
+			}
+		},
+	}}
 }
 
 // load reads the states that users have so far.
 func (a *accumulation) load(ctx context.Context, keys [][]any) error {
+	if !a.looked {
+		var some bool
+		if err := a.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+a.table+`)`).Scan(&some); err != nil {
+			return fmt.Errorf("look for users' states: %w", err)
+		}
+		a.looked, a.whole = true, !some
+	}
+	if a.whole {
+		return nil
+	}
 	err := projections.SelectByKey(ctx, a.db, `SELECT realm, user_id, state FROM `+a.table+` WHERE (realm, user_id)`, keys,
 		func(rows *sql.Rows) error {
 			var k key

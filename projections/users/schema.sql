@@ -17,7 +17,7 @@ CREATE TABLE {users} (
   unread_since     {time},          -- when something was left open that a read settles
   updated_at       {time} NOT NULL, -- when that newest event was recorded
   PRIMARY KEY (realm, user_id)
-);
+){storage};
 
 CREATE INDEX {index}_username ON {users} (realm, username, user_id);
 

@@ -18,10 +18,11 @@ import (
 // its fields, and most of these are the same few events of the same few people: they
 // are written once and referred to by number, which halves what is written and read.
 type state struct {
-	adapter.User                  // without origins
-	Fields       map[string]field `json:"fields,omitempty"`
-	Sources      []source         `json:"sources,omitempty"`
-	Actors       []*adapter.Actor `json:"actors,omitempty"`
+	adapter.User // without origins
+	// Fields are sorted by name, so that equal users are written equally.
+	Fields  []field          `json:"fields,omitempty"`
+	Sources []source         `json:"sources,omitempty"`
+	Actors  []*adapter.Actor `json:"actors,omitempty"`
 }
 
 // source is an event that is the origin of fields.
@@ -36,6 +37,7 @@ type source struct {
 
 // field is what an origin says of its field alone.
 type field struct {
+	Name string `json:"name"`
 	// Source is a number in Sources, counted from 0.
 	Source   int               `json:"source"`
 	Inferred bool              `json:"inferred,omitempty"`
@@ -48,18 +50,15 @@ type field struct {
 func encode(u adapter.User) ([]byte, error) {
 	s := state{User: u}
 	s.User.Origins = nil
-	if len(u.Origins) > 0 {
-		s.Fields = make(map[string]field, len(u.Origins))
-	}
-	// In order, so that equal users are written equally.
+	s.Fields, s.Sources = make([]field, 0, len(u.Origins)), make([]source, 0, 8)
 	for _, name := range slices.Sorted(maps.Keys(u.Origins)) {
 		o := u.Origins[name]
-		s.Fields[name] = field{
-			Source:   s.source(o),
+		s.Fields = append(s.Fields, field{
+			Name: name, Source: s.source(o),
 			Inferred: o.Inferred, Doubtful: o.Doubtful, Rivals: o.Rivals, Again: o.Again, Touched: o.Touched,
-		}
+		})
 	}
-	return json.Marshal(s)
+	return json.Marshal(&s)
 }
 
 func (s *state) source(o adapter.Origin) int {
@@ -99,9 +98,9 @@ func decode(text []byte) (adapter.User, error) {
 	if len(s.Fields) > 0 {
 		u.Origins = make(map[string]adapter.Origin, len(s.Fields))
 	}
-	for name, f := range s.Fields {
+	for _, f := range s.Fields {
 		if f.Source < 0 || f.Source >= len(s.Sources) || s.Sources[f.Source].Actor < 0 || s.Sources[f.Source].Actor > len(s.Actors) {
-			return adapter.User{}, fmt.Errorf("state of user %s: the origin of %s is not in it", u.ID, name)
+			return adapter.User{}, fmt.Errorf("state of user %s: the origin of %s is not in it", u.ID, f.Name)
 		}
 		from := s.Sources[f.Source]
 		o := adapter.Origin{
@@ -111,7 +110,7 @@ func decode(text []byte) (adapter.User, error) {
 		if from.Actor > 0 {
 			o.Actor = s.Actors[from.Actor-1]
 		}
-		u.Origins[name] = o
+		u.Origins[f.Name] = o
 	}
 	return u, nil
 }

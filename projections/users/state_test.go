@@ -87,7 +87,7 @@ func TestAStateHasTheWholeUser(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, u, got, "what the program wrote before")
 
-	for _, damaged := range []string{`{"fields":{"email":{"source":0}}}`, `{"fields":{"email":{"source":0}},"sources":[{"actor":1}]}`, `[]`} {
+	for _, damaged := range []string{`{"fields":[{"name":"email"}]}`, `{"fields":[{"name":"email"}],"sources":[{"actor":1}]}`, `[]`} {
 		_, err := decode([]byte(damaged))
 		require.Error(t, err, damaged)
 	}
