@@ -92,7 +92,9 @@ type row struct {
 	recordedAt time.Time
 	// changed is true where the table does not have it yet.
 	changed bool
+	// size is about how many bytes it takes, when the stream had the version sizedAt.
 	size    int
+	sizedAt eventstore.Version
 }
 
 // Fold implements projections.Projection.
@@ -128,6 +130,8 @@ type accumulation struct {
 	// streams finds the same rows faster.
 	streams map[eventstore.StreamID]*row
 	size    int
+	// spare are slices for the next events.
+	spare [][]adapter.Decoded
 	// looked is whether it is known if the table had rows in the beginning, and whole
 	// whether it had none: then all there are are held.
 	looked, whole bool
@@ -151,10 +155,15 @@ func (a *accumulation) Fold(ctx context.Context, events []adapter.Decoded, upTo 
 		if err := a.projection.fold(ctx, r, upTo); err != nil {
 			return err
 		}
+		clear(r.news)
+		a.spare = append(a.spare, r.news[:0])
 		r.news = nil
-		a.size -= r.size
-		r.size = sizeOf(&r.user)
-		a.size += r.size
+		// It grows no faster than its stream.
+		if r.size == 0 || r.user.Version >= 2*r.sizedAt {
+			a.size -= r.size
+			r.size, r.sizedAt = sizeOf(&r.user), r.user.Version
+			a.size += r.size
+		}
 	}
 	return nil
 }
@@ -179,6 +188,9 @@ func (a *accumulation) group(events []adapter.Decoded) (changing []*row, unknown
 		}
 		if len(r.news) == 0 {
 			changing = append(changing, r)
+			if n := len(a.spare); n > 0 {
+				r.news, a.spare = a.spare[n-1], a.spare[:n-1]
+			}
 		}
 		r.news = append(r.news, e)
 	}
