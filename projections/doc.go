@@ -16,6 +16,15 @@
 // The rows of a projection whose checkpoint is p are the fold of exactly the events
 // at or below p. Incremental folding and a rebuild therefore give the same rows.
 //
+// # Strides
+//
+// An Accumulator keeps the rows that it has folded in memory, over several batches and
+// from one write to the next, and the engine writes those that have changed together
+// with the checkpoint: at most ten batches where a projection is read, and what fits
+// into Options.Memory or is folded in 20 s in a rebuild. What is held is true as long as
+// the checkpoint is where this process has put it; else it is thrown away. A crash costs
+// the batches since the last write.
+//
 // # Rebuild
 //
 // A rebuild folds the whole log into shadow tables (the table's name and a suffix)

@@ -318,6 +318,7 @@ func (r *runner) step(ctx context.Context, name string, how pace) (checkpoint, e
 		return c, 0, fmt.Errorf("projection %s: %w", r.name, err)
 	}
 	if head <= c.position {
+		how.stride.forget()
 		return c, head, nil
 	}
 	if how.stride != nil {

@@ -33,7 +33,11 @@ type stride struct {
 }
 
 // forget frees the memory.
-func (s *stride) forget() { s.rows = nil }
+func (s *stride) forget() {
+	if s != nil {
+		s.rows = nil
+	}
+}
 
 // goOn is where the rows held are those of the checkpoint, or nothing is held.
 func (s *stride) goOn(a Accumulator, db DB, c checkpoint) {
