@@ -41,7 +41,7 @@ func (c *eventsTail) Run(ctx context.Context, s *session) error {
 		}
 		err := s.printEvents(ctx, a, eventstore.Subscribe(ctx, a.Store, eventstore.LogQuery{After: after}))
 		if ctx.Err() != nil { // it runs until it is stopped
-			return nil
+			return nil //nolint:nilerr // stopping it is how it ends
 		}
 		return err
 	})

@@ -40,12 +40,12 @@ func (s *Store) Append(ctx context.Context, appends ...eventstore.StreamAppend) 
 
 // writeBatch writes a batch in one call.
 func (s *Store) writeBatch(ctx context.Context, batch *backend.Batch) ([]backend.Result, error) {
-	results, before, head, err := s.findOut(ctx, batch)
+	results, before, head, lost, err := s.findOut(ctx, batch)
 	if err != nil {
 		return nil, classifyAppend(err)
 	}
 	s.head.Advance(head)
-	if head > before {
+	if head > before || lost {
 		select {
 		case s.appended <- struct{}{}:
 		default: // to be told already
@@ -56,28 +56,31 @@ func (s *Store) writeBatch(ctx context.Context, batch *backend.Batch) ([]backend
 }
 
 // findOut writes a batch and, where the answer is lost, finds out what has become of
-// it by writing it again: what was recorded is known by its event ids. The second
-// attempt cannot overtake the first unseen, since both take the order lock.
-func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
-	var lost error
-	until, cancel := context.WithTimeout(ctx, s.findOutFor)
-	defer cancel()
+// it by writing it again: what was recorded is known by its event ids, for ever. Should
+// the first attempt still be on its way to the server, it finds itself known. lost says
+// that the first answer was lost.
+func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, lost bool, err error) {
+	var first error
+	until, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	for {
 		results, before, head, err = s.tryBatch(ctx, batch)
 		switch {
 		case err == nil:
-			return results, before, head, nil
-		case lost == nil && !isLost(err), lost != nil && !errors.Is(classify("", err), eventstore.ErrUnavailable):
-			return nil, 0, 0, err
-		case lost == nil:
-			lost = err
+			return results, before, head, first != nil, nil
+		case first == nil && !isLost(err), first != nil && !errors.Is(classify("", err), eventstore.ErrUnavailable):
+			return nil, 0, 0, first != nil, err
+		case first == nil:
+			first = err
+			limit := time.AfterFunc(s.findOutFor, giveUp)
+			defer limit.Stop()
 		}
 		pause := time.NewTimer(findOutEvery)
 		select {
 		case <-pause.C:
 		case <-until.Done():
 			pause.Stop()
-			return nil, 0, 0, fmt.Errorf("%w: whether it was recorded is not known, the same append finds it out: %w", eventstore.ErrUnavailable, lost)
+			return nil, 0, 0, true, fmt.Errorf("%w: whether it was recorded is not known, the same append finds it out: %w", eventstore.ErrUnavailable, first)
 		}
 	}
 }
@@ -86,15 +89,16 @@ func (s *Store) findOut(ctx context.Context, batch *backend.Batch) (results []ba
 // second attempt may not meet.
 func (s *Store) tryBatch(ctx context.Context, batch *backend.Batch) (results []backend.Result, before, head eventstore.Position, err error) {
 	careful := false
-	for range appendAttempts {
+	for attempt := 0; attempt < appendAttempts; attempt++ {
 		results, before, head, err = s.call(ctx, s.appends, batch, careful)
 		switch {
 		case isNoPartition(err):
 			if _, err := s.preparePartitions(ctx, s.head.Position()+eventstore.Position(batch.Events())); err != nil {
 				return nil, 0, 0, err
 			}
-		case isUniqueViolation(err):
+		case isUniqueViolation(err) && !careful:
 			careful = true // an event id is recorded already: of which append?
+			attempt--      // which is no failure
 		case !isRetryable(err):
 			return results, before, head, err
 		}
@@ -147,6 +151,15 @@ func (s *Store) repeated(ctx context.Context, db querier, plan *backend.Plan) ([
 	recorded, _, err := scanEvents(rows, 0)
 	if err != nil {
 		return nil, err
+	}
+	if len(recorded) > 0 && len(recorded) < len(plan.Events) {
+		var known int
+		if err := db.QueryRow(ctx, `SELECT count(*) FROM api_event_ids WHERE event_id = ANY($1::uuid[])`, pgUUIDs(plan.IDs())).Scan(&known); err != nil {
+			return nil, err
+		}
+		if known == len(plan.Events) {
+			return nil, fmt.Errorf("the append is recorded, and a part of it cannot be compared: %w", eventstore.ErrIncomplete)
+		}
 	}
 	return plan.Repeated(recorded)
 }

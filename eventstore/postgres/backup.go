@@ -101,7 +101,7 @@ func (x *Export) Query(ctx context.Context, scan func(scan func(...any) error) e
 // FirstPosition is the first position that the log can have: above 1 where the oldest
 // partitions have been detached.
 func (s *Store) FirstPosition(ctx context.Context) (first eventstore.Position, err error) {
-	err = s.reading(ctx, "look for the beginning of the log", s.lookForStart)
+	err = s.reading(ctx, "look for the beginning of the log", func(ctx context.Context) error { return s.lookForStart(ctx, s.pool) })
 	return eventstore.Position(s.start.Load()), err
 }
 
@@ -204,7 +204,7 @@ func load(ctx context.Context, tx pgx.Tx, f func(context.Context, *Loader) error
 		return err
 	}
 	// The order lock of api_append: nobody appends until this is committed.
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, orderLock); err != nil {
+	if _, err := tx.Exec(ctx, orderLockSQL); err != nil {
 		return err
 	}
 	var begun bool
@@ -221,8 +221,8 @@ func load(ctx context.Context, tx pgx.Tx, f func(context.Context, *Loader) error
 	return l.afterEvents(ctx)
 }
 
-// orderLock is the number of the lock that api_append takes: ASCII "keytrail".
-const orderLock = 7738725075748219244
+// orderLockSQL takes the lock that api_append takes.
+const orderLockSQL = `SELECT pg_advisory_xact_lock(1801812340, 'api_event_store'::regclass::oid::int4)`
 
 // Loader writes what a store holds into one that is empty. See Load.
 type Loader struct{ tx pgx.Tx }

@@ -46,6 +46,7 @@ func classify(doing string, err error) error {
 		strings.HasPrefix(pg.Code, "58"), // the machine: I/O error
 		strings.HasPrefix(pg.Code, "40"), // rolled back: serialization, deadlock
 		pg.Code == "55P03",               // lock timeout
+		pg.Code == "55000",               // api_append's own word: the log is not as it was
 		pg.Code == "25006":               // read-only: a standby after a failover
 		return fmt.Errorf("%s: %w: %w", doing, eventstore.ErrUnavailable, err)
 	}

@@ -94,7 +94,7 @@ func (s *Store) listenConnection(ctx context.Context, config *pgx.ConnConfig, li
 		s.head.Advance(head)
 		select {
 		case <-start.C:
-			if err := s.lookForStart(ctx); err != nil {
+			if err := s.lookForStart(ctx, conn); err != nil {
 				return err
 			}
 		default:

@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"io/fs"
+	"iter"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -223,4 +226,252 @@ func TestMigratingALogThatHasEvents(t *testing.T) {
 		_, err = s.WriteDB().ExecContext(ctx, text)
 		require.ErrorContains(t, err, "is refused", text)
 	}
+}
+
+// wholeOrNot counts events, or says that a part is missing.
+func wholeOrNot(t testing.TB, events iter.Seq2[eventstore.Event, error]) (n int, whole bool) {
+	for _, err := range events {
+		if errors.Is(err, eventstore.ErrIncomplete) {
+			return n, false
+		}
+		require.NoError(t, err)
+		n++
+	}
+	return n, true
+}
+
+func call() eventstore.StreamID { return eventstore.UUIDStream("call", eventstore.NewID()) }
+
+func detach(t testing.TB, url, partition string) {
+	_, err := connect(t, url).Exec(t.Context(), `ALTER TABLE api_event_store DETACH PARTITION `+partition)
+	require.NoError(t, err)
+}
+
+func noticed(t testing.TB, s *Store, start int64) {
+	require.Eventually(t, func() bool { return s.start.Load() == start }, 10*time.Second, 5*time.Millisecond, "the log is whole from %d on", start)
+}
+
+// TestADetachThatWaits: concurrently, a partition is hidden as soon as the command has
+// begun, and stays so while old readers are waited for.
+func TestADetachThatWaits(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	s := opened(t, url)
+	a := call()
+	_, err := s.Append(ctx, many(a, 20), many(call(), 10))
+	require.NoError(t, err)
+	old, err := connect(t, url).Begin(ctx)
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, old.QueryRow(ctx, `SELECT count(*) FROM api_event_store`).Scan(&n))
+	admin := connect(t, url)
+	done := make(chan error, 1)
+	go func() {
+		_, err := admin.Exec(ctx, `ALTER TABLE api_event_store DETACH PARTITION api_event_store_p000000000001 CONCURRENTLY`)
+		done <- err
+	}()
+	noticed(t, s, 21)
+	_, whole := wholeOrNot(t, s.ReadLog(ctx, eventstore.LogQuery{}))
+	require.False(t, whole)
+	_, whole = wholeOrNot(t, s.ReadStream(ctx, a, eventstore.StreamQuery{}))
+	require.False(t, whole)
+	require.NoError(t, old.Rollback(ctx))
+	require.NoError(t, <-done)
+}
+
+// TestAHoleInTheMiddle is as bad as one at the beginning.
+func TestAHoleInTheMiddle(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	s := opened(t, url)
+	b := call()
+	_, err := s.Append(ctx, many(call(), 20), many(b, 20), many(call(), 20))
+	require.NoError(t, err)
+	detach(t, url, "api_event_store_p000000000021")
+	_, whole := wholeOrNot(t, s.ReadLog(ctx, eventstore.LogQuery{}))
+	require.False(t, whole, "at once, as positions have no gaps")
+	noticed(t, s, 41)
+	_, whole = wholeOrNot(t, s.ReadLog(ctx, eventstore.LogQuery{Types: []string{"A", "B"}}))
+	require.False(t, whole)
+	_, whole = wholeOrNot(t, s.ReadStream(ctx, b, eventstore.StreamQuery{}))
+	require.False(t, whole)
+	n, whole := wholeOrNot(t, s.ReadLog(ctx, eventstore.LogQuery{After: 40}))
+	require.True(t, whole)
+	require.Equal(t, 20, n)
+}
+
+// TestDetachingUnderAReader: one who reads is told, and does not skip.
+func TestDetachingUnderAReader(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	s := opened(t, url)
+	_, err := s.Append(ctx, many(call(), 1000))
+	require.NoError(t, err)
+	last, whole := eventstore.Position(0), true
+	for e, err := range s.ReadLog(ctx, eventstore.LogQuery{}) {
+		if errors.Is(err, eventstore.ErrIncomplete) {
+			whole = false
+			break
+		}
+		require.NoError(t, err)
+		if e.Position == 1 {
+			detach(t, url, "api_event_store_p000000000601")
+		}
+		require.Equal(t, last+1, e.Position)
+		last = e.Position
+	}
+	require.False(t, whole)
+}
+
+// TestQuestionsAboutADetachedPart: what cannot be answered wholly is not answered, and
+// what can be is.
+func TestQuestionsAboutADetachedPart(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	s, err := Open(ctx, url, Options{Clock: func() time.Time { return now }})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	a, b := call(), call()
+	_, err = s.Append(ctx, many(a, 15))
+	require.NoError(t, err)
+	over := many(b, 10) // crosses the boundary: 16 … 25
+	_, err = s.Append(ctx, over)
+	require.NoError(t, err)
+	later := now.Add(time.Hour)
+	now = later
+	_, err = s.Append(ctx, many(b, 1))
+	require.NoError(t, err)
+	detach(t, url, "api_event_store_p000000000001")
+	noticed(t, s, 21)
+
+	log := func(q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] { return s.ReadLog(ctx, q) }
+	stream := func(id eventstore.StreamID, q eventstore.StreamQuery) iter.Seq2[eventstore.Event, error] {
+		return s.ReadStream(ctx, id, q)
+	}
+	for name, c := range map[string]struct {
+		events iter.Seq2[eventstore.Event, error]
+		want   int // -1: incomplete
+	}{
+		"recorded from before":    {log(eventstore.LogQuery{RecordedFrom: later.Add(-2 * time.Hour)}), -1},
+		"recorded long ago":       {log(eventstore.LogQuery{RecordedTo: later.Add(-2 * time.Hour)}), -1},
+		"recorded later":          {log(eventstore.LogQuery{RecordedFrom: later}), 1},
+		"as of a position":        {stream(a, eventstore.StreamQuery{AsOf: 15}), -1},
+		"as of within":            {stream(b, eventstore.StreamQuery{AsOf: 18}), -1},
+		"as of before it began":   {stream(b, eventstore.StreamQuery{AsOf: 3}), 0},
+		"as of a time":            {stream(a, eventstore.StreamQuery{AsOfTime: later}), -1},
+		"backward":                {stream(b, eventstore.StreamQuery{Backward: true}), -1},
+		"the newest":              {stream(b, eventstore.StreamQuery{Backward: true, Limit: 3}), 3},
+		"on from what is there":   {stream(b, eventstore.StreamQuery{After: 5}), 6},
+		"nothing new":             {stream(a, eventstore.StreamQuery{After: 15}), 0},
+		"a stream that never was": {stream(call(), eventstore.StreamQuery{}), 0},
+	} {
+		n, whole := wholeOrNot(t, c.events)
+		require.Equal(t, c.want >= 0, whole, name)
+		if whole {
+			require.Equal(t, c.want, n, name)
+		}
+	}
+
+	// One who finds nothing, while somebody else appends, has missed nothing.
+	c := call()
+	racing := func(yield func(eventstore.Event, error) bool) {
+		for e, err := range dialect.ReadStream(ctx, s.life, s.page("read"), c, eventstore.StreamQuery{}) {
+			if !yield(e, err) {
+				return
+			}
+		}
+		_, err := s.Append(ctx, many(c, 1))
+		require.NoError(t, err)
+	}
+	n, whole := wholeOrNot(t, s.orArchived(ctx, racing, c, eventstore.StreamQuery{}))
+	require.True(t, whole)
+	require.Zero(t, n)
+
+	_, err = s.Append(ctx, over)
+	require.ErrorIs(t, err, eventstore.ErrIncomplete, "it is a repetition, and no clash")
+	require.NotErrorIs(t, err, eventstore.ErrEventIDReused)
+}
+
+// TestAllIsDetached: the log goes on where it was.
+func TestAllIsDetached(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	a := call()
+	_, err := opened(t, url).Append(ctx, many(a, 20))
+	require.NoError(t, err)
+	detach(t, url, "api_event_store_p000000000001")
+	s := opened(t, url)
+	head, err := s.Head(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 20, head)
+	got, err := s.Append(ctx, many(a, 1))
+	require.NoError(t, err)
+	require.EqualValues(t, 21, got[0].Position)
+	require.EqualValues(t, 21, got[0].Version)
+}
+
+// TestADatabaseThatWasSetBack: after a fail-over that has lost events, positions that
+// were seen are not given anew behind the back of those who have seen them.
+func TestADatabaseThatWasSetBack(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := opened(t, migrated(t))
+	_, err := s.Append(ctx, many(call(), 5))
+	require.NoError(t, err)
+	s.head.Advance(8)
+	_, err = s.Append(ctx, many(call(), 1))
+	require.ErrorIs(t, err, eventstore.ErrUnavailable)
+	require.ErrorContains(t, err, "has lost events")
+}
+
+// TestNoRightToMakePartitions: an append that has no place is refused in the contract's
+// terms, and recorded once there is one.
+func TestNoRightToMakePartitions(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := partitioned(t)
+	s := opened(t, url)
+	admin := connect(t, url)
+	_, err := admin.Exec(ctx, `ALTER FUNCTION api_prepare_partitions(bigint) RENAME TO api_hidden`)
+	require.NoError(t, err)
+	_, err = s.Append(ctx, many(call(), 40))
+	require.NoError(t, err)
+	part := many(call(), 1)
+	_, err = s.Append(ctx, part)
+	require.ErrorIs(t, err, eventstore.ErrUnavailable)
+	_, err = admin.Exec(ctx, `ALTER FUNCTION api_hidden(bigint) RENAME TO api_prepare_partitions`)
+	require.NoError(t, err)
+	_, err = s.Append(ctx, part)
+	require.NoError(t, err)
+}
+
+// TestStoresInTwoSchemas of one database do not wait for each other.
+func TestStoresInTwoSchemas(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	base := dbtest.Postgres(t)
+	in := func(schema string) string {
+		_, err := connect(t, base).Exec(ctx, `CREATE SCHEMA `+schema)
+		require.NoError(t, err)
+		u, err := url.Parse(base)
+		require.NoError(t, err)
+		q := u.Query()
+		q.Set("search_path", schema)
+		u.RawQuery = q.Encode()
+		require.NoError(t, Migrate(ctx, u.String()))
+		return u.String()
+	}
+	one, two := in("one"), in("two")
+	tx, err := connect(t, one).Begin(ctx)
+	require.NoError(t, err)
+	appendIn(t, tx, anAppend()) // and holds the order lock
+	_, err = opened(t, two).Append(ctx, anAppend())
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback(ctx))
 }

@@ -107,6 +107,7 @@ func Migrate(ctx context.Context, url string) (err error) {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	session(config)
+	config.RuntimeParams["statement_timeout"] = "0" // a large log takes its time
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	schema, err := migrator(db)
@@ -155,7 +156,12 @@ func Open(ctx context.Context, url string, o Options) (_ *Store, err error) {
 	if err := s.schema.Check(ctx); err != nil {
 		return nil, classify(doing, err)
 	}
-	if err := s.lookForStart(ctx); err != nil {
+	head, err := s.headNow(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	s.head.Advance(head)
+	if err := s.lookForStart(ctx, s.pool); err != nil {
 		return nil, classify(doing, err)
 	}
 	s.committer = backend.NewCommitter(s.life, appendLimit, s.writeBatch)
@@ -233,7 +239,7 @@ func (s *Store) ReadStream(ctx context.Context, stream eventstore.StreamID, q ev
 
 // ReadLog implements eventstore.Reader.
 func (s *Store) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Head: s.headNow, Start: eventstore.Position(s.start.Load())}, q)
+	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Head: s.headNow, Start: s.startFor}, q)
 }
 
 // Wait implements eventstore.Waiter.

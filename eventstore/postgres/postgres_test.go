@@ -224,7 +224,7 @@ func TestOrderLock(t *testing.T) {
 	require.NoError(t, err)
 	tx, err := conn.Begin(ctx)
 	require.NoError(t, err)
-	_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(('x' || encode('keytrail', 'hex'))::bit(64)::bigint)`)
+	_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(('x' || encode('keyt', 'hex'))::bit(32)::int, 'api_event_store'::regclass::oid::int4)`)
 	require.NoError(t, err)
 	part := anAppend()
 	_, err = s.Append(ctx, part)

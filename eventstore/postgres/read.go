@@ -124,7 +124,8 @@ func (s *Store) Stream(ctx context.Context, aggregateID uuid.UUID) (eventstore.S
 	return eventstore.StoredStream(name, aggregateID), nil
 }
 
-const headSQL = `SELECT coalesce((SELECT position FROM api_event_store ORDER BY position DESC LIMIT 1), 0)`
+// The gate knows the head where all events are in partitions that have been detached.
+const headSQL = `SELECT coalesce((SELECT position FROM api_event_store ORDER BY position DESC LIMIT 1), (SELECT max(last_position) FROM api_streams), 0)`
 
 // Head implements eventstore.Reader.
 func (s *Store) Head(ctx context.Context) (head eventstore.Position, err error) {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 
 	"github.com/google/uuid"
+	"modernc.org/sqlite"
 
 	"github.com/keytrail/keytrail/eventstore"
 	"github.com/keytrail/keytrail/eventstore/internal/backend"
@@ -114,6 +115,12 @@ func (s *Store) appendTx(ctx context.Context, tx *sql.Tx, batch *backend.Batch) 
 	results, head := batch.Results(last, versions, names, verdicts, s.clock.Now(), func(p *backend.Plan) ([]eventstore.Event, error) {
 		return s.repeated(ctx, tx, p)
 	})
+	for _, r := range results {
+		var own *sqlite.Error
+		if errors.As(r.Err, &own) {
+			return nil, 0, r.Err // the transaction may be gone, and with it everybody's
+		}
+	}
 	return results, head, s.insert(ctx, tx, batch, verdicts, results)
 }
 

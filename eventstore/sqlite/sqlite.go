@@ -242,5 +242,5 @@ func (s *Store) ReadStream(ctx context.Context, stream eventstore.StreamID, q ev
 
 // ReadLog implements eventstore.Reader.
 func (s *Store) ReadLog(ctx context.Context, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
-	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Head: s.headNow, Start: 1}, q)
+	return dialect.ReadLog(ctx, s.life, backend.Log{Query: s.page("read the log"), Window: s.window, Head: s.headNow, Start: backend.FromTheFirst}, q)
 }

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -188,6 +189,10 @@ func (b *Batch) Results(last eventstore.Position, versions []eventstore.Version,
 			}
 		case Conflicting:
 			results[n].Err = p.Conflict(b.of(n, now))
+		}
+		if results[n].Err == nil && len(results[n].Events) != len(p.Events) {
+			// Never an acknowledgement by mistake.
+			results[n].Err = fmt.Errorf("the database judged %d, which this program cannot follow", verdicts[n])
 		}
 	}
 	return results, last

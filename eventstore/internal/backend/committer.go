@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +70,20 @@ func (c *Committer) Append(ctx context.Context, plan *Plan) ([]eventstore.Event,
 		return r.Events, r.Err
 	case <-ctx.Done():
 		// Whoever is first here, this or the committer, decides whether it is written.
-		q.taken.CompareAndSwap(false, true)
+		if q.taken.CompareAndSwap(false, true) {
+			c.drop(q)
+		}
 		return nil, ctx.Err()
+	}
+}
+
+// drop makes room in the queue for others.
+func (c *Committer) drop(q *queued) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.queue, q); i >= 0 {
+		c.queue = slices.Delete(c.queue, i, i+1)
+		c.bytes -= q.plan.bytes
 	}
 }
 

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -151,27 +152,32 @@ func (d Dialect) ReadStream(ctx context.Context, l *Lifetime, query Query, strea
 		text, args := d.Stream(stream.AggregateID(), next, rows)
 		page, more, err := fullPage(ctx, query, text, args, rows)
 		if err == nil {
-			err = withoutGap(stream, next, page)
+			err = withoutGap(stream, next, last.Version, page, more)
 		}
 		return page, more, err
 	})
 }
 
 // withoutGap checks that a page of a stream has every version between its first and
-// its last, and the first that was asked for: a state folded from less would be wrong.
-func withoutGap(stream eventstore.StreamID, q eventstore.StreamQuery, page []eventstore.Event) error {
-	if len(page) == 0 {
-		return nil
-	}
-	step, due := eventstore.Version(1), max(q.After, 0)+1
+// its last, the one that was due after last, and, backward, that it ends where it should:
+// a state folded from less would be wrong.
+func withoutGap(stream eventstore.StreamID, q eventstore.StreamQuery, last eventstore.Version, page []eventstore.Event, more bool) error {
+	step, due, first := eventstore.Version(1), max(q.After, 0)+1, max(q.After, 0)+1
 	if q.Backward {
-		step, due = -1, page[0].Version // which is the newest is not known beforehand
+		step, due = -1, last-1
+		if last == 0 && len(page) > 0 {
+			due = page[0].Version // which is the newest is not known beforehand
+		}
 	}
 	for _, e := range page {
 		if e.Version != due {
 			return fmt.Errorf("stream %s has version %d where %d was due: %w", stream, e.Version, due, eventstore.ErrIncomplete)
 		}
 		due += step
+		last = e.Version
+	}
+	if q.Backward && !more && last > first {
+		return fmt.Errorf("stream %s ends at version %d, before %d: %w", stream, last, first, eventstore.ErrIncomplete)
 	}
 	return nil
 }
@@ -183,9 +189,13 @@ type Log struct {
 	Window func(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error)
 	// Head is the position of the newest event.
 	Head func(ctx context.Context) (eventstore.Position, error)
-	// Start is the log's first position that is in the database, 1 as a rule.
-	Start eventstore.Position
+	// Start is the position from which the log is whole in the database, 1 as a rule, for
+	// one who reads on after a position.
+	Start func(ctx context.Context, after eventstore.Position) (eventstore.Position, error)
 }
+
+// FromTheFirst is the Start of a log that has lost nothing.
+func FromTheFirst(context.Context, eventstore.Position) (eventstore.Position, error) { return 1, nil }
 
 // ReadLog is Reader.ReadLog.
 func (d Dialect) ReadLog(ctx context.Context, l *Lifetime, log Log, q eventstore.LogQuery) iter.Seq2[eventstore.Event, error] {
@@ -229,27 +239,73 @@ func (r *logReader) page(ctx context.Context, last eventstore.Event, rows int) (
 		}
 	}
 	if r.windowed() {
-		return r.windows(ctx, q, rows)
+		page, more, err := r.windows(ctx, q, rows)
+		return page, more, errors.Join(err, r.whole(ctx, q, page))
 	}
 	text, args := r.dialect.Log(q, rows)
-	return fullPage(ctx, r.log.Query, text, args, rows)
+	page, more, err := fullPage(ctx, r.log.Query, text, args, rows)
+	if err == nil {
+		err = r.whole(ctx, q, page)
+	}
+	return page, more, err
+}
+
+// whole checks that nothing was taken away under a page: every position must be there,
+// where all are asked for, and none before the log's beginning be asked for.
+func (r *logReader) whole(ctx context.Context, q eventstore.LogQuery, page []eventstore.Event) error {
+	if q.Backward || narrow(q) || !r.q.RecordedFrom.IsZero() || !r.q.RecordedTo.IsZero() {
+		return nil
+	}
+	if len(q.Types) == 0 && q.Category == "" {
+		for i, e := range page {
+			if due := max(q.After, 0) + eventstore.Position(i) + 1; e.Position != due {
+				return fmt.Errorf("the log has position %d where %d was due: %w", e.Position, due, eventstore.ErrIncomplete)
+			}
+		}
+	}
+	return r.reachable(ctx, q.After)
+}
+
+// reachable checks that the log goes back as far as one asks who reads on after a
+// position.
+func (r *logReader) reachable(ctx context.Context, after eventstore.Position) error {
+	start, err := r.log.Start(ctx, after)
+	if err == nil && after+1 < start {
+		err = fmt.Errorf("the log begins at position %d, and %d was asked for: %w", start, after+1, eventstore.ErrIncomplete)
+	}
+	return err
 }
 
 // begin bounds the question, and reports whether nothing can be an answer.
 func (r *logReader) begin(ctx context.Context) (none bool, err error) {
 	q := &r.q
+	var gone error // that a part of what is asked for may be gone
+	if !q.Backward && !narrow(*q) {
+		if gone = r.reachable(ctx, q.After); gone != nil && !errors.Is(gone, eventstore.ErrIncomplete) {
+			return true, gone
+		}
+	}
 	if text, args, wanted := r.dialect.Window(*q); wanted {
 		first, end, err := r.log.Window(ctx, text, args)
-		if err != nil || first == 0 {
+		if err != nil {
 			return true, err
+		}
+		if gone != nil && first > 0 && !q.RecordedFrom.IsZero() {
+			// The window begins later than what is gone, unless it begins with the log.
+			if err := r.reachable(ctx, first-2); err == nil {
+				gone = nil
+			}
+		}
+		if first == 0 || gone != nil {
+			return true, gone
 		}
 		q.After = max(q.After, first-1)
 		if q.Before == 0 || q.Before > end+1 {
 			q.Before = end + 1
 		}
 	}
-	if !q.Backward && q.After+1 < r.log.Start && !narrow(*q) {
-		return true, fmt.Errorf("the log begins at position %d, and %d was asked for: %w", r.log.Start, q.After+1, eventstore.ErrIncomplete)
+	if gone != nil {
+		return true, gone
 	}
 	if r.windowed() {
 		head, err := r.log.Head(ctx)
@@ -259,7 +315,13 @@ func (r *logReader) begin(ctx context.Context) (none bool, err error) {
 		if q.Before == 0 || q.Before > head+1 {
 			q.Before = head + 1
 		}
-		q.After = max(q.After, r.log.Start-1)
+		if q.Backward { // what is gone has no windows
+			start, err := r.log.Start(ctx, q.After)
+			if err != nil {
+				return true, err
+			}
+			q.After = max(q.After, start-1)
+		}
 	}
 	return false, nil
 }
@@ -273,6 +335,7 @@ func (r *logReader) windowed() bool { return len(r.q.Types) > 1 && !narrow(r.q) 
 // windows fills a page from one window after the other, each so wide that it should
 // fill what is left, as the one before tells.
 func (r *logReader) windows(ctx context.Context, q eventstore.LogQuery, rows int) (page []eventstore.Event, more bool, err error) {
+	size := 0
 	for q.After+1 < q.Before {
 		w := q
 		if q.Backward {
@@ -286,7 +349,10 @@ func (r *logReader) windows(ctx context.Context, q eventstore.LogQuery, rows int
 			return nil, false, err
 		}
 		page = append(page, found...)
-		full := cut || len(page) >= rows
+		for i := range found {
+			size += len(found[i].Data) + len(found[i].Metadata)
+		}
+		full := cut || len(page) >= rows || size >= PageBytes && len(found) > 0
 		walked := w.Before - w.After
 		if full {
 			if last := page[len(page)-1].Position; q.Backward {

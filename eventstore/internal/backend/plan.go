@@ -1,6 +1,6 @@
-// Package backend is what the SQL event stores share: checking an append, running
-// it once it is past the point of return, paging through results and waking those
-// who wait. It knows no database.
+// Package backend is what the SQL event stores share: checking an append, sharing
+// transactions, paging through results and waking those who wait. It knows no
+// database.
 package backend
 
 import (

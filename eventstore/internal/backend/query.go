@@ -46,6 +46,12 @@ func (d Dialect) Window(q eventstore.LogQuery) (text string, args []any, wanted 
 	if len(conditions) == 0 {
 		return "", nil, false
 	}
+	if q.After > 0 {
+		conditions = append(conditions, "position > "+s.arg(int64(q.After)))
+	}
+	if q.Before > 0 {
+		conditions = append(conditions, "position < "+s.arg(int64(q.Before)))
+	}
 	// "+ 0" keeps PostgreSQL from walking the log from its ends until the window.
 	return `SELECT coalesce(min(position + 0), 0), coalesce(max(position + 0), 0) FROM api_event_store WHERE ` +
 		strings.Join(conditions, " AND "), s.args, true
@@ -127,6 +133,9 @@ func (d Dialect) Stream(aggregateID uuid.UUID, q eventstore.StreamQuery, rows in
 		// Not the events recorded until then: by the clocks of several processes a later
 		// version can be the earlier one, and a stream has no gaps.
 		later := "SELECT min(version) FROM api_event_store WHERE aggregate_id = " + id + " AND created_at > " + s.arg(d.Time(Microseconds(q.AsOfTime)))
+		if d.StreamBounds != "" {
+			later += " AND " + fmt.Sprintf(d.StreamBounds, id)
+		}
 		conditions = append(conditions, "version < coalesce(("+later+"), 2147483647)")
 	}
 	order := " ORDER BY version"

@@ -42,7 +42,7 @@ func TestWindows(t *testing.T) {
 		questions := 0
 		d := Dialect{Category: "c"}
 		log := Log{
-			Start: 1,
+			Start: FromTheFirst,
 			Head:  func(context.Context) (eventstore.Position, error) { return head, nil },
 			Query: func(_ context.Context, _ string, args []any) (page []eventstore.Event, more bool, err error) {
 				questions++
@@ -101,18 +101,22 @@ func TestNoGapInAStream(t *testing.T) {
 	for _, c := range []struct {
 		q     eventstore.StreamQuery
 		page  []eventstore.Event
+		more  bool
 		whole bool
 	}{
-		{eventstore.StreamQuery{}, nil, true},
-		{eventstore.StreamQuery{}, at(1, 2, 3), true},
-		{eventstore.StreamQuery{After: -1}, at(1), true},
-		{eventstore.StreamQuery{}, at(2, 3), false},
-		{eventstore.StreamQuery{After: 4}, at(5, 6), true},
-		{eventstore.StreamQuery{After: 4}, at(5, 7), false},
-		{eventstore.StreamQuery{Backward: true}, at(3, 2, 1), true},
-		{eventstore.StreamQuery{Backward: true, Before: 9}, at(8, 6), false},
+		{eventstore.StreamQuery{}, nil, false, true},
+		{eventstore.StreamQuery{}, at(1, 2, 3), false, true},
+		{eventstore.StreamQuery{After: -1}, at(1), false, true},
+		{eventstore.StreamQuery{}, at(2, 3), false, false},
+		{eventstore.StreamQuery{After: 4}, at(5, 6), false, true},
+		{eventstore.StreamQuery{After: 4}, at(5, 7), false, false},
+		{eventstore.StreamQuery{Backward: true}, at(3, 2, 1), false, true},
+		{eventstore.StreamQuery{Backward: true, Before: 9}, at(8, 6), true, false},
+		{eventstore.StreamQuery{Backward: true}, at(3, 2), true, true},
+		{eventstore.StreamQuery{Backward: true}, at(3, 2), false, false},
+		{eventstore.StreamQuery{Backward: true, After: 1}, at(3, 2), false, true},
 	} {
-		err := withoutGap(stream, c.q, c.page)
+		err := withoutGap(stream, c.q, 0, c.page, c.more)
 		if c.whole {
 			require.NoError(t, err, "%+v", c)
 		} else {

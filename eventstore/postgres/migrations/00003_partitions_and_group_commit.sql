@@ -109,7 +109,7 @@ BEGIN
   FOR r IN SELECT a.privilege_type AS privilege, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
     FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = closed AND a.grantee <> c.relowner AND a.privilege_type <> kept
   LOOP
-    EXECUTE format('REVOKE %s ON %s FROM %s', r.privilege, closed, r.grantee);
+    EXECUTE format('REVOKE %s ON %s FROM %s CASCADE', r.privilege, closed, r.grantee);
   END LOOP;
 END
 $$;
@@ -134,7 +134,8 @@ BEGIN
   IF reached > up_to + size THEN
     RETURN reached - size;
   END IF;
-  PERFORM pg_advisory_xact_lock(7738725075748219245);
+  -- ASCII "keyp", and the log: each schema has its own.
+  PERFORM pg_advisory_xact_lock(1801812336, 'api_event_store'::regclass::oid::int4);
   -- Another process may have made them meanwhile.
   SELECT max(end_position) INTO reached FROM api_partitions;
   WHILE reached <= up_to + size LOOP
@@ -224,8 +225,9 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
 
-  -- The order lock, held until commit: ASCII "keytrail".
-  PERFORM pg_advisory_xact_lock(7738725075748219244);
+  -- The order lock, held until commit: ASCII "keyt", and the log, so that stores in
+  -- several schemas of one database do not wait for each other.
+  PERFORM pg_advisory_xact_lock(1801812340, 'api_event_store'::regclass::oid::int4);
 
   -- A version is negative while its stream has another name. One row is read without
   -- ado: it is what most calls are about.
@@ -250,7 +252,14 @@ BEGIN
   END IF;
 
   SELECT e.position INTO last_position FROM api_event_store e WHERE e.position >= head_hint ORDER BY e.position DESC LIMIT 1;
-  last_position := coalesce(last_position, 0);
+  IF last_position IS NULL THEN
+    -- Nothing has been recorded, or all of it has been detached, which the gate knows.
+    SELECT coalesce(max(g.last_position), 0) INTO last_position FROM api_streams g;
+    IF last_position < head_hint THEN
+      RAISE EXCEPTION 'the log ends at position %, before position % that this program has seen: the database has lost events', last_position, head_hint
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'restart the program after a fail-over or a restore that is meant to be so';
+    END IF;
+  END IF;
 
   IF NOT plain THEN
     -- Not all can be recorded: judge one after the other, and lay out what is left.
@@ -365,7 +374,8 @@ BEGIN
   FOR r IN SELECT quote_ident(pg_get_userbyid(a.grantee)) AS grantee
     FROM pg_proc p, aclexplode(p.proacl) a WHERE p.oid = old_append AND a.grantee <> p.proowner AND a.grantee <> 0
   LOOP
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s, api_prepare_partitions(bigint) TO %s', new_append, r.grantee);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s, %s, api_prepare_partitions(bigint) TO %s',
+      new_append, 'api_save_snapshot'::regproc::oid::regprocedure, r.grantee);
   END LOOP;
   EXECUTE format('DROP FUNCTION %s', old_append);
 
