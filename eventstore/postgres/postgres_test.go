@@ -546,3 +546,28 @@ func TestQueryPlans(t *testing.T) {
 	require.Equal(t, before, after, "api_append reads a whole table")
 	require.NoError(t, s.Ping(ctx))
 }
+
+// TestBothFormats: what is read in binary, as a rule, is what is read as text.
+func TestBothFormats(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := migrated(t)
+	s := opened(t, url)
+	bare, rich := anAppend(), anAppend()
+	rich.Events[0].CorrelationID, rich.Events[0].CausationID = eventstore.NewID(), eventstore.NewID()
+	rich.Events[0].Data, rich.Events[0].Metadata = []byte(`{"ä": 1.50}`), []byte(`{ }`)
+	rich.Events[0].OccurredAt = time.Date(1969, 12, 31, 23, 59, 59, 999_999_000, time.UTC)
+	_, err := s.Append(ctx, bare, rich)
+	require.NoError(t, err)
+	read := func(mode pgx.QueryExecMode) []eventstore.Event {
+		rows, err := connect(t, url).Query(ctx, `SELECT `+backend.Columns+` FROM api_event_store ORDER BY position`, mode)
+		require.NoError(t, err)
+		require.Equal(t, mode != pgx.QueryExecModeSimpleProtocol, isBinary(rows.FieldDescriptions()))
+		events, _, err := scanEvents(rows, 0)
+		require.NoError(t, err)
+		return events
+	}
+	want := read(pgx.QueryExecModeSimpleProtocol)
+	require.Len(t, want, 2)
+	require.Equal(t, want, read(pgx.QueryExecModeCacheStatement))
+}

@@ -2,12 +2,14 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/keytrail/keytrail/eventstore"
@@ -55,30 +57,93 @@ func (s *Store) page(doing string) backend.Query {
 // cut says that there were more.
 func scanEvents(rows pgx.Rows, maxBytes int) (events []eventstore.Event, cut bool, err error) {
 	defer rows.Close()
+	scan := scanEvent
+	if isBinary(rows.FieldDescriptions()) {
+		scan = readEvent
+	}
+	types := make(map[string]string) // a page has few, again and again
 	size := 0
 	for rows.Next() {
-		var (
-			e                                         eventstore.Event
-			id, aggregateID, correlation, causationID pgtype.UUID
-			stream                                    string
-			data, metadata                            []byte
-		)
-		if err := rows.Scan(&e.Position, &id, &aggregateID, &stream, &e.Version, &e.Type, &data, &metadata,
-			&correlation, &causationID, &e.OccurredAt, &e.RecordedAt); err != nil {
+		e, err := scan(rows, types)
+		if err != nil {
 			return nil, false, err
 		}
-		// The nil id is what an invalid pgtype.UUID, which is NULL, has in its bytes.
-		e.ID, e.CorrelationID, e.CausationID = id.Bytes, correlation.Bytes, causationID.Bytes
-		e.Stream = eventstore.StoredStream(stream, aggregateID.Bytes)
-		e.Data, e.Metadata = data, metadata
-		e.OccurredAt, e.RecordedAt = e.OccurredAt.UTC(), e.RecordedAt.UTC()
 		events = append(events, e)
-		size += len(data) + len(metadata)
+		size += len(e.Data) + len(e.Metadata)
 		if maxBytes > 0 && size >= maxBytes {
 			return events, true, nil
 		}
 	}
 	return events, false, rows.Err()
+}
+
+// scanEvent reads a row of backend.Columns in whatever format the connection has.
+func scanEvent(rows pgx.Rows, _ map[string]string) (e eventstore.Event, err error) {
+	var (
+		id, aggregateID, correlation, causationID pgtype.UUID
+		stream                                    string
+		data, metadata                            []byte
+	)
+	if err := rows.Scan(&e.Position, &id, &aggregateID, &stream, &e.Version, &e.Type, &data, &metadata,
+		&correlation, &causationID, &e.OccurredAt, &e.RecordedAt); err != nil {
+		return e, err
+	}
+	// The nil id is what an invalid pgtype.UUID, which is NULL, has in its bytes.
+	e.ID, e.CorrelationID, e.CausationID = id.Bytes, correlation.Bytes, causationID.Bytes
+	e.Stream = eventstore.StoredStream(stream, aggregateID.Bytes)
+	e.Data, e.Metadata = data, metadata
+	e.OccurredAt, e.RecordedAt = e.OccurredAt.UTC(), e.RecordedAt.UTC()
+	return e, nil
+}
+
+// isBinary reports whether the columns of backend.Columns whose text is another than
+// their binary form come in binary, as they do but in the simple protocol.
+func isBinary(columns []pgconn.FieldDescription) bool {
+	if len(columns) != 12 {
+		return false
+	}
+	for _, i := range []int{0, 1, 2, 4, 8, 9, 10, 11} {
+		if columns[i].Format != pgx.BinaryFormatCode {
+			return false
+		}
+	}
+	return columns[6].DataTypeOID == pgtype.JSONOID && columns[7].DataTypeOID == pgtype.JSONOID
+}
+
+// readEvent reads a row of backend.Columns in binary. It does what scanEvent does, in a
+// third of the time: reading a long log is mostly this.
+func readEvent(rows pgx.Rows, types map[string]string) (e eventstore.Event, err error) {
+	raw := rows.RawValues()
+	for _, c := range []struct{ column, size int }{{0, 8}, {1, 16}, {2, 16}, {4, 4}, {10, 8}, {11, 8}} {
+		if len(raw[c.column]) != c.size {
+			return e, fmt.Errorf("column %d of an event has %d bytes, not %d", c.column+1, len(raw[c.column]), c.size)
+		}
+	}
+	e.Position = eventstore.Position(binary.BigEndian.Uint64(raw[0]))
+	e.Version = eventstore.Version(binary.BigEndian.Uint32(raw[4]))
+	var aggregateID uuid.UUID
+	copy(e.ID[:], raw[1])
+	copy(aggregateID[:], raw[2])
+	copy(e.CorrelationID[:], raw[8]) // NULL has no bytes, the nil id is zeros
+	copy(e.CausationID[:], raw[9])
+	e.Stream = eventstore.StoredStream(string(raw[3]), aggregateID)
+	name, known := types[string(raw[5])]
+	if !known {
+		name = string(raw[5])
+		types[name] = name
+	}
+	e.Type = name
+	// The row's bytes are the connection's, and gone with the next row.
+	payload := append(append(make([]byte, 0, len(raw[6])+len(raw[7])), raw[6]...), raw[7]...)
+	e.Data, e.Metadata = payload[:len(raw[6]):len(raw[6])], payload[len(raw[6]):]
+	e.OccurredAt, e.RecordedAt = readTime(raw[10]), readTime(raw[11])
+	return e, nil
+}
+
+// readTime reads a timestamptz: microseconds since the beginning of 2000.
+func readTime(raw []byte) time.Time {
+	const year2000 = 946_684_800_000_000
+	return time.UnixMicro(int64(binary.BigEndian.Uint64(raw)) + year2000).UTC()
 }
 
 func (s *Store) window(ctx context.Context, text string, args []any) (first, last eventstore.Position, err error) {
