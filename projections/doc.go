@@ -25,6 +25,10 @@
 // the checkpoint is where this process has put it; else it is thrown away. A crash costs
 // the batches since the last write.
 //
+// A rebuild that a person asked for starts over after a crash. It need not write before
+// the end, and where its rows do not fit into the memory it reads the log again for each
+// part of them, if the projection is Divisible.
+//
 // # Rebuild
 //
 // A rebuild folds the whole log into shadow tables (the table's name and a suffix)

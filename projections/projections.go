@@ -42,8 +42,19 @@ type Projection interface {
 // is then read once and written once.
 type Accumulator interface {
 	Projection
-	// Accumulate begins a fold on top of what the tables hold.
-	Accumulate(db DB, t Tables) Accumulation
+	// Accumulate begins a fold on top of what the tables hold. Where empty is true they
+	// have none of the rows that it will come to.
+	Accumulate(db DB, t Tables, empty bool) Accumulation
+}
+
+// Divisible is an Accumulator that can fold the streams in parts. A rebuild whose rows do
+// not fit into the memory then reads the log several times, and still writes every row
+// once.
+type Divisible interface {
+	Accumulator
+	// Part is a number for the stream's part. Its bits are random, and it is the same for
+	// streams that change the same row. It is called from several goroutines.
+	Part(s eventstore.StreamID) uint64
 }
 
 // Accumulation is a fold under way. One goroutine at a time calls it, and nobody else

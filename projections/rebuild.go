@@ -46,14 +46,14 @@ func (r *runner) rebuild(ctx context.Context, anew bool, progress func(done, tot
 	}
 	defer r.rebuilding.release()
 	doing := "rebuild projection " + r.name
-	shadow, err := r.beginRebuild(ctx, anew)
+	shadow, alone, err := r.beginRebuild(ctx, anew)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	if progress == nil {
 		progress = func(_, _ eventstore.Position) {}
 	}
-	err = r.build(ctx, shadow, progress)
+	err = r.build(ctx, shadow, alone, progress)
 	if err == nil {
 		r.engine.logger.InfoContext(ctx, "projection is rebuilt", "projection", r.name)
 		return nil
@@ -66,13 +66,15 @@ func (r *runner) rebuild(ctx context.Context, anew bool, progress func(done, tot
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// beginRebuild makes the shadow tables and their checkpoint.
-func (r *runner) beginRebuild(ctx context.Context, anew bool) (checkpoint, error) {
+// beginRebuild makes the shadow tables and their checkpoint. Nobody goes on with a shadow
+// of the version that the live tables have: whoever needs one begins anew. It is this
+// process's alone.
+func (r *runner) beginRebuild(ctx context.Context, anew bool) (shadow checkpoint, alone bool, err error) {
 	e := r.engine
-	shadow := checkpoint{
+	shadow = checkpoint{
 		name: r.name + rebuildSuffix, version: r.version, build: newBuild(), status: StateRebuilding, updatedAt: e.clock(),
 	}
-	err := inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
+	err = inTx(ctx, e.db.Write, func(tx *sql.Tx) error {
 		// The row of the live checkpoint orders rebuilds and swaps: whoever wants to begin
 		// or end one touches it first.
 		live, err := lockCheckpoint(ctx, tx, r.name)
@@ -83,6 +85,7 @@ func (r *runner) beginRebuild(ctx context.Context, anew bool) (checkpoint, error
 			shadow = checkpoint{} // done meanwhile
 			return nil
 		}
+		alone = anew && live.version == r.version
 		old, err := loadCheckpoint(ctx, tx, shadow.name)
 		switch {
 		case errors.Is(err, errNoCheckpoint):
@@ -101,7 +104,7 @@ func (r *runner) beginRebuild(ctx context.Context, anew bool) (checkpoint, error
 		}
 		return createTables(ctx, tx, r.projection.Schema(e.db.Dialect, shadow.tables()))
 	})
-	return shadow, err
+	return shadow, alone, err
 }
 
 // lockCheckpoint reads the row and keeps others from changing it until the transaction
@@ -149,7 +152,7 @@ func (r *runner) dropRebuild(ctx context.Context, shadow checkpoint) error {
 }
 
 // build folds the log into the shadow tables and swaps them in.
-func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(done, total eventstore.Position)) error {
+func (r *runner) build(ctx context.Context, shadow checkpoint, alone bool, progress func(done, total eventstore.Position)) error {
 	if shadow.name == "" {
 		return nil
 	}
@@ -160,6 +163,9 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, progress func(don
 		progress(last, max(last, total))
 	}
 	rows := &stride{patience: rebuildStride, progress: forward}
+	if alone {
+		rows.alone = shadow.build
+	}
 	for {
 		if err := r.fill(ctx, shadow, rows, forward); err != nil {
 			return err
@@ -197,6 +203,12 @@ func (r *runner) fill(ctx context.Context, shadow checkpoint, rows *stride, prog
 		switch {
 		case errors.Is(err, errNoCheckpoint):
 			return r.ended(ctx, shadow)
+		case err != nil && rows.torn: // it cannot go on from these rows
+			now, loadErr := loadCheckpoint(ctx, r.engine.db.Read, shadow.name)
+			if errors.Is(loadErr, errNoCheckpoint) || loadErr == nil && now.build != shadow.build {
+				return ErrRebuildReplaced
+			}
+			return err
 		case errors.Is(err, errOvertaken):
 			continue
 		case err != nil && limit > 1 && ctx.Err() == nil && !errors.Is(err, ErrRebuildReplaced):

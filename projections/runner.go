@@ -360,7 +360,7 @@ func (r *runner) step(ctx context.Context, name string, how pace) (checkpoint, e
 
 // read reads and decodes the events of the next batch and tells how far it reaches.
 func (r *runner) read(ctx context.Context, after, head eventstore.Position, limit int) ([]adapter.Decoded, eventstore.Position, error) {
-	for p := range r.pages(ctx, after, head, limit, limit) {
+	for p := range r.pages(ctx, after, head, limit, limit, nil) {
 		return p.events, p.upTo, p.err
 	}
 	return nil, after, ctx.Err() // there is always one
@@ -376,8 +376,8 @@ type page struct {
 // pages reads and decodes the events up to head, limit at a time and most in all, where
 // most is not 0. The last page has an error, reaches to head, or has the most. What comes
 // after the last event of interest is part of it, so that a projection of rare events
-// moves along too.
-func (r *runner) pages(ctx context.Context, after, head eventstore.Position, limit, most int) iter.Seq[page] {
+// moves along too. Where keep is not nil, only what it keeps is of interest.
+func (r *runner) pages(ctx context.Context, after, head eventstore.Position, limit, most int, keep func(eventstore.StreamID) bool) iter.Seq[page] {
 	e := r.engine
 	q := eventstore.LogQuery{After: after, Before: head + 1, Types: r.types, Category: r.category, Limit: most}
 	return func(yield func(page) bool) {
@@ -387,6 +387,9 @@ func (r *runner) pages(ctx context.Context, after, head eventstore.Position, lim
 			if err != nil {
 				yield(page{err: fmt.Errorf("projection %s: %w", r.name, err)})
 				return
+			}
+			if keep != nil && !keep(event.Stream) {
+				continue
 			}
 			d, err := e.codec.Decode(ctx, event)
 			if err == nil && d.Payload == nil && len(r.types) > 0 {

@@ -27,6 +27,12 @@ type stride struct {
 	// progress, if not nil, hears of every batch that was folded.
 	progress func(position, head eventstore.Position)
 
+	// alone is the build of a shadow that nobody goes on with but this process, should it
+	// end before the shadow is filled.
+	alone string
+	// torn is true where the tables have rows of events above the checkpoint.
+	torn bool
+
 	// rows are what the stride before has left, true where the checkpoint is still at.
 	rows Accumulation
 	at   checkpoint
@@ -42,7 +48,7 @@ func (s *stride) forget() {
 // goOn is where the rows held are those of the checkpoint, or nothing is held.
 func (s *stride) goOn(a Accumulator, db DB, c checkpoint) {
 	if s.rows == nil || s.at.name != c.name || s.at.build != c.build || s.at.position != c.position {
-		s.rows = a.Accumulate(db, c.tables())
+		s.rows = a.Accumulate(db, c.tables(), c.position == 0)
 	}
 }
 
@@ -50,6 +56,9 @@ func (s *stride) goOn(a Accumulator, db DB, c checkpoint) {
 // written first.
 func (r *runner) stride(ctx context.Context, a Accumulator, c checkpoint, head eventstore.Position, how pace) (checkpoint, error) {
 	e, s := r.engine, how.stride
+	if d, ok := a.(Divisible); ok && c.position == 0 && c.build == s.alone {
+		return r.divide(ctx, d, c, head, s)
+	}
 	written := false
 	defer func() {
 		if !written {
@@ -106,20 +115,15 @@ func (r *runner) write(ctx context.Context, c checkpoint, to eventstore.Position
 func (r *runner) accumulate(ctx context.Context, after, end, head eventstore.Position, s *stride) (eventstore.Position, error) {
 	e := r.engine
 	began := e.clock()
-	pages, stop := r.readAhead(ctx, after, end)
+	pages, stop := r.readAhead(ctx, after, end, nil)
 	defer stop()
 	for n := 1; after < end; n++ {
-		var p page
-		select {
-		case p = <-pages:
-		case <-ctx.Done():
-			return after, ctx.Err()
+		p, err := receive(ctx, pages)
+		if err == nil && len(p.events) > 0 {
+			err = s.rows.Fold(ctx, p.events, p.upTo)
 		}
-		if p.err == nil && len(p.events) > 0 {
-			p.err = s.rows.Fold(ctx, p.events, p.upTo)
-		}
-		if p.err != nil {
-			return after, fmt.Errorf("projection %s: %w", r.name, r.blame(p.events, p.err))
+		if err != nil {
+			return after, fmt.Errorf("projection %s: %w", r.name, r.blame(p.events, err))
 		}
 		after = p.upTo
 		if s.progress != nil {
@@ -132,14 +136,26 @@ func (r *runner) accumulate(ctx context.Context, after, end, head eventstore.Pos
 	return after, nil
 }
 
+// receive waits for a batch.
+func receive(ctx context.Context, pages <-chan page) (page, error) {
+	select {
+	case p := <-pages:
+		return p, p.err
+	case <-ctx.Done():
+		return page{}, ctx.Err()
+	}
+}
+
 // readAhead reads and decodes the batches up to end while the one before is folded. stop
 // ends it, and is to be called.
-func (r *runner) readAhead(ctx context.Context, after, end eventstore.Position) (pages <-chan page, stop func()) {
+func (r *runner) readAhead(
+	ctx context.Context, after, end eventstore.Position, keep func(eventstore.StreamID) bool,
+) (pages <-chan page, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	to, done := make(chan page, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		for p := range r.pages(ctx, after, end, r.engine.batchSize, 0) {
+		for p := range r.pages(ctx, after, end, r.engine.batchSize, 0, keep) {
 			select {
 			case to <- p:
 			case <-ctx.Done():

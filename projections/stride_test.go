@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -38,30 +39,22 @@ type heldRow struct {
 }
 
 type heldRows struct {
-	of   *held
-	db   projections.DB
-	t    projections.Tables
-	rows map[string]*heldRow
-	// empty is whether the table was in the beginning.
-	empty, looked, told bool
+	of          *held
+	db          projections.DB
+	t           projections.Tables
+	rows        map[string]*heldRow
+	empty, told bool
 }
 
-func (h *held) Accumulate(db projections.DB, t projections.Tables) projections.Accumulation {
+func (h *held) Accumulate(db projections.DB, t projections.Tables, empty bool) projections.Accumulation {
 	h.begun.Add(1)
-	return &heldRows{of: h, db: db, t: t, rows: map[string]*heldRow{}}
+	return &heldRows{of: h, db: db, t: t, empty: empty, rows: map[string]*heldRow{}}
 }
 
 func (r *heldRows) Size() int { return len(r.rows) * r.of.sizeOfRow }
 
 func (r *heldRows) Fold(ctx context.Context, events []adapter.Decoded, _ eventstore.Position) error {
 	table := r.t.Name(r.of.Tables()[0])
-	if !r.looked {
-		var n int
-		if err := r.db.Read.QueryRowContext(ctx, `SELECT count(*) FROM `+table).Scan(&n); err != nil {
-			return err
-		}
-		r.looked, r.empty = true, n == 0
-	}
 	for i, e := range events {
 		if r.of.onFold != nil {
 			if err := r.of.onFold(ctx, events[i:i+1]); err != nil {
@@ -287,5 +280,101 @@ func TestARebuildGoesOnWhereItWrote(t *testing.T) {
 		require.Equal(t, want(t, p, "test_counts", 2), p.Dump(t, "test_counts"))
 		require.GreaterOrEqual(t, folded, 80)
 		require.Less(t, folded, 200, "what was written is not folded again")
+	})
+}
+
+// divided is held in parts.
+type divided struct {
+	held
+	asked atomic.Int64
+}
+
+var _ projections.Divisible = (*divided)(nil)
+
+func (d *divided) Part(s eventstore.StreamID) uint64 {
+	d.asked.Add(1)
+	h := fnv.New64a()
+	h.Write([]byte(s.String()))
+	return h.Sum64()
+}
+
+// TestARebuildInParts: rows that do not fit into the memory are written once all the same.
+func TestARebuildInParts(t *testing.T) {
+	t.Parallel()
+	projectiontest.EachDialect(t, func(t *testing.T, db projectiontest.Database) {
+		p := db.Open(t)
+		appendUpdates(t, p, 200, 40)
+		d := &divided{held: held{sizeOfRow: 10}}
+		options := projections.Options{BatchSize: 10, Memory: 150}
+		e := p.Engine(t, options, d)
+		p.CatchUp(t, e)
+		require.Zero(t, d.asked.Load(), "tables that are read have no parts")
+		d.writes.Store(0)
+		var reached []eventstore.Position
+		require.NoError(t, e.Rebuild(t.Context(), "counts", func(done, total eventstore.Position) {
+			require.LessOrEqual(t, done, total)
+			reached = append(reached, done)
+		}))
+		require.True(t, slices.IsSorted(reached))
+		require.Equal(t, p.Head(t), reached[len(reached)-1])
+		require.NotZero(t, d.asked.Load())
+		require.EqualValues(t, 40, d.writes.Load())
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+
+		// Rows of which too few fit into the memory for parts are written as they come.
+		d.sizeOfRow = 1000
+		require.NoError(t, e.Rebuild(t.Context(), "counts", nil))
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+		d.sizeOfRow = 10
+
+		// An event of a later part cannot be folded, when others are written already.
+		poison := errors.New("poison")
+		d.onFold = func(context.Context, []adapter.Decoded) error {
+			if d.writes.Load() > 0 {
+				return poison
+			}
+			return nil
+		}
+		d.writes.Store(0)
+		require.ErrorIs(t, e.Rebuild(t.Context(), "counts", nil), poison)
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+		require.Empty(t, shadows(t, p))
+
+		// The process ends between two parts, and leaves its shadow there.
+		d.writes.Store(0)
+		dying, die := context.WithCancel(t.Context())
+		d.onFold = func(context.Context, []adapter.Decoded) error {
+			if d.writes.Load() > 0 {
+				die()
+				return dying.Err()
+			}
+			return nil
+		}
+		require.Error(t, e.Rebuild(dying, "counts", nil))
+		d.onFold = nil
+		require.NoError(t, db.Open(t).Engine(t, options, d).Rebuild(t.Context(), "counts", nil))
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+		require.Empty(t, shadows(t, p))
+
+		// Another process begins a rebuild, and the one in parts ends.
+		d.writes.Store(0)
+		other := db.Open(t).Engine(t, options, &held{})
+		began := false
+		d.onFold = func(context.Context, []adapter.Decoded) error {
+			if d.writes.Load() > 0 && !began {
+				began = true
+				return other.Rebuild(t.Context(), "counts", nil)
+			}
+			return nil
+		}
+		require.ErrorIs(t, e.Rebuild(t.Context(), "counts", nil), projections.ErrRebuildReplaced)
+		require.True(t, began)
+		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
+
+		// A new version is rebuilt resumably, and so not in parts.
+		next := &divided{held: held{sizeOfRow: 10, counts: counts{version: 2}}}
+		p.CatchUp(t, p.Engine(t, options, next))
+		require.Zero(t, next.asked.Load())
+		require.Equal(t, want(t, p, "test_counts", 2), p.Dump(t, "test_counts"))
 	})
 }

@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type Projection struct {
 	snapshots eventstore.Snapshotter
 }
 
-var _ projections.Accumulator = (*Projection)(nil)
+var _ projections.Divisible = (*Projection)(nil)
 
 // New returns the projection. It reads from log the streams of users whose events came
 // late.
@@ -99,7 +100,7 @@ type row struct {
 
 // Fold implements projections.Projection.
 func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections.Write, error) {
-	a := p.Accumulate(b.DB, b.Tables)
+	a := p.Accumulate(b.DB, b.Tables, false)
 	if err := a.Fold(ctx, b.Events, b.UpTo); err != nil {
 		return nil, err
 	}
@@ -117,8 +118,19 @@ func (p *Projection) Fold(ctx context.Context, b projections.Batch) (projections
 }
 
 // Accumulate implements projections.Accumulator.
-func (p *Projection) Accumulate(db projections.DB, t projections.Tables) projections.Accumulation {
-	return &accumulation{projection: p, db: db, table: t.Name(table), users: make(map[key]*row), streams: make(map[eventstore.StreamID]*row)}
+func (p *Projection) Accumulate(db projections.DB, t projections.Tables, empty bool) projections.Accumulation {
+	return &accumulation{projection: p, db: db, table: t.Name(table), empty: empty, users: make(map[key]*row), streams: make(map[eventstore.StreamID]*row)}
+}
+
+// Part implements projections.Divisible.
+func (*Projection) Part(s eventstore.StreamID) uint64 {
+	realm, id, err := adapter.UserOfStream(s)
+	if err != nil {
+		return 0 // to fold it is an error
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(projections.CleanText(realm) + "/" + projections.CleanText(id))) // it never fails
+	return h.Sum64()
 }
 
 // accumulation holds the users that it has heard of.
@@ -132,9 +144,8 @@ type accumulation struct {
 	size    int
 	// spare are slices for the next events.
 	spare [][]adapter.Decoded
-	// looked is whether it is known if the table had rows in the beginning, and whole
-	// whether it had none: then all there are are held.
-	looked, whole bool
+	// empty is true where the table had none of the users: then all that it has are held.
+	empty bool
 	// written is whether it has told of rows before.
 	written bool
 }
@@ -209,7 +220,7 @@ func (a *accumulation) Changed() []projections.Rows {
 	slices.SortFunc(keys, func(a, b key) int {
 		return cmp.Or(cmp.Compare(a.realm, b.realm), cmp.Compare(a.userID, b.userID))
 	})
-	isNew := a.whole && !a.written
+	isNew := a.empty && !a.written
 	a.written = true
 	return []projections.Rows{{
 		Table: a.table, Key: keyColumns, Columns: columns, New: isNew,
@@ -225,14 +236,7 @@ func (a *accumulation) Changed() []projections.Rows {
 
 // load reads the states that users have so far.
 func (a *accumulation) load(ctx context.Context, keys [][]any) error {
-	if !a.looked {
-		var some bool
-		if err := a.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+a.table+`)`).Scan(&some); err != nil {
-			return fmt.Errorf("look for users' states: %w", err)
-		}
-		a.looked, a.whole = true, !some
-	}
-	if a.whole {
+	if a.empty {
 		return nil
 	}
 	err := projections.SelectByKey(ctx, a.db, `SELECT realm, user_id, state FROM `+a.table+` WHERE (realm, user_id)`, keys,

@@ -126,8 +126,10 @@ func TestAnyArrivalGivesTheOrderedFold(t *testing.T) {
 			require.Equal(t, asJSON(t, want), asJSON(t, got))
 		}
 	})
-	e := p.Engine(t, projections.Options{BatchSize: 10}, projection)
-	p.RebuildEqualsIncremental(t, e, projection)
+	for _, memory := range []int{0, 50_000, 1} { // all at once, in parts, and in as many parts as there can be
+		e := p.Engine(t, projections.Options{BatchSize: 10, Memory: memory}, projection)
+		p.RebuildEqualsIncremental(t, e, projection)
+	}
 }
 
 func catchUp(t *rapid.T, p projectiontest.Process, e *projections.Engine) {
