@@ -143,7 +143,7 @@ func (e *Engine) add(r *runner) error {
 		return fmt.Errorf("there are two projections named %q", r.name)
 	}
 	r.limit, r.stepping, r.rebuilding = e.batchSize, newLock(), newLock()
-	r.rows = stride{batches: strideBatches}
+	r.rows = stride{batches: e.db.Dialect.strideBatches()}
 	e.runners = append(e.runners, r)
 	return nil
 }

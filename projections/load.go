@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -78,16 +79,17 @@ func (r Rows) load(ctx context.Context, conn *sql.Conn) error {
 			return fmt.Errorf("a connection of PostgreSQL is a %T", driverConn)
 		}
 		from, to := io.Pipe()
-		written := make(chan struct{})
+		made := make(chan error, 1)
 		go func() {
-			defer close(written)
-			_ = to.CloseWithError(copyText(to, r.Each)) // it always returns nil
-		}()
-		defer func() {
-			_ = from.Close() // it always returns nil
-			<-written
+			err := copyText(to, r.Each)
+			_ = to.CloseWithError(err) // it always returns nil
+			made <- err
 		}()
 		_, err := c.Conn().PgConn().CopyFrom(ctx, from, "COPY "+r.Table+" ("+strings.Join(r.Columns, ", ")+") FROM STDIN")
+		_ = from.Close() // it always returns nil
+		if cause := <-made; err != nil && cause != nil && !errors.Is(cause, io.ErrClosedPipe) {
+			return cause // of which PostgreSQL has only been told
+		}
 		return err
 	})
 	if err != nil {

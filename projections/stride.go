@@ -11,13 +11,20 @@ import (
 )
 
 const (
-	// strideBatches is how many batches of a projection that is read are written at once
-	// at most: readers see it move, and on SQLite appends wait for the writing.
-	strideBatches = 10
 	// rebuildStride is how long a rebuild folds before it writes, unless its memory is
 	// full before: what a crash costs. It is well below rebuildSilence.
 	rebuildStride = 20 * time.Second
 )
+
+// strideBatches is how many batches of a projection that is read are written at once at
+// most: readers see it move, a command that catches up for some seconds gets somewhere,
+// and on SQLite appends wait for the writing.
+func (d Dialect) strideBatches() int {
+	if d == SQLite {
+		return 10
+	}
+	return 30
+}
 
 // stride is a step over several batches, whose rows stay in memory until the last.
 type stride struct {
