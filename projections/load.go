@@ -114,15 +114,15 @@ func copyText(to io.Writer, rows iter.Seq2[[]any, error]) error {
 				return err
 			}
 			if i > 0 {
-				w.WriteByte('\t')
+				_ = w.WriteByte('\t') // an error stays until the end of the line
 			}
 			if null {
-				w.WriteString(`\N`)
+				_, _ = w.WriteString(`\N`)
 			} else if _, err := copyEscaper.WriteString(w, text); err != nil {
 				return err
 			}
 		}
-		if err := w.WriteByte('\n'); err != nil { // a failure to write stays
+		if err := w.WriteByte('\n'); err != nil {
 			return err
 		}
 	}
