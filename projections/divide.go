@@ -59,7 +59,8 @@ func (r *runner) divide(ctx context.Context, a Divisible, c checkpoint, head eve
 		if len(left) == 0 {
 			to = head
 		}
-		if err := r.write(ctx, c, to, rows.Changed(), ""); err != nil {
+		s.torn = true
+		if err := r.writePart(ctx, c, to, rows.Changed()); err != nil {
 			return c, fmt.Errorf("projection %s: %w", r.name, err)
 		}
 		s.torn = len(left) > 0
@@ -71,6 +72,45 @@ func (r *runner) divide(ctx context.Context, a Divisible, c checkpoint, head eve
 	c.position = head
 	s.at = c
 	return c, nil
+}
+
+// partRows is how many rows of a part are written at once on SQLite, where appends wait
+// meanwhile.
+const partRows = 2000
+
+// writePart writes the rows, in several transactions where others would wait for one, and
+// moves the checkpoint with the last.
+func (r *runner) writePart(ctx context.Context, c checkpoint, to eventstore.Position, changed []Rows) error {
+	if r.engine.db.Dialect != SQLite {
+		return r.write(ctx, c, to, changed, "")
+	}
+	for _, rows := range changed {
+		if err := r.writeChunks(ctx, c, rows); err != nil {
+			return err
+		}
+	}
+	return r.write(ctx, c, to, nil, "")
+}
+
+func (r *runner) writeChunks(ctx context.Context, c checkpoint, rows Rows) error {
+	chunks, stop := rows.ahead(partRows)
+	defer stop()
+	for chunk := range chunks {
+		if chunk.err != nil {
+			return chunk.err
+		}
+		rows.Each = func(yield func([]any, error) bool) {
+			for _, row := range chunk.rows {
+				if !yield(row, nil) {
+					return
+				}
+			}
+		}
+		if err := r.write(ctx, c, c.position, []Rows{rows}, ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // accumulatePart folds the events of a part, and returns nil where they do not fit into

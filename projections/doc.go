@@ -21,7 +21,7 @@
 // An Accumulator keeps the rows that it has folded in memory, over several batches and
 // from one write to the next, and the engine writes those that have changed together
 // with the checkpoint: at most thirty batches (on SQLite ten) where a projection is read, and what fits
-// into Options.Memory or is folded in 20 s in a rebuild. What is held is true as long as
+// into Options.Memory or is folded in 20 s in a rebuild (on SQLite, twenty batches). What is held is true as long as
 // the checkpoint is where this process has put it; else it is thrown away. A crash costs
 // the batches since the last write.
 //

@@ -166,6 +166,9 @@ func (r *runner) build(ctx context.Context, shadow checkpoint, alone bool, progr
 	if alone {
 		rows.alone = shadow.build
 	}
+	if d := r.engine.db.Dialect; d == SQLite {
+		rows.batches = 2 * d.strideBatches()
+	}
 	for {
 		if err := r.fill(ctx, shadow, rows, forward); err != nil {
 			return err

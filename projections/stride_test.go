@@ -123,9 +123,9 @@ func TestAStrideWritesARowOnce(t *testing.T) {
 		e := p.Engine(t, projections.Options{BatchSize: 10}, h)
 		p.CatchUp(t, e)
 		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
-		strides := int64(1) // of thirty batches
+		strides, rebuilt := int64(1), int64(1) // of thirty batches; all at once
 		if p.DB.Dialect == projections.SQLite {
-			strides = 3
+			strides, rebuilt = 3, 2
 		}
 		require.Equal(t, strides*5, h.writes.Load())
 		require.EqualValues(t, 1, h.begun.Load(), "the rows stay in memory")
@@ -133,7 +133,7 @@ func TestAStrideWritesARowOnce(t *testing.T) {
 		h.writes.Store(0)
 		var reached []eventstore.Position
 		require.NoError(t, e.Rebuild(t.Context(), "counts", func(done, _ eventstore.Position) { reached = append(reached, done) }))
-		require.EqualValues(t, 5, h.writes.Load())
+		require.Equal(t, rebuilt*5, h.writes.Load())
 		require.Greater(t, len(reached), 25, "every batch is told of")
 		require.True(t, slices.IsSorted(reached))
 		require.Equal(t, want(t, p, "test_counts", 1), p.Dump(t, "test_counts"))
