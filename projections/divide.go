@@ -59,7 +59,8 @@ func (r *runner) divide(ctx context.Context, a Divisible, c checkpoint, head eve
 		if len(left) == 0 {
 			to = head
 		}
-		s.torn = true
+		// One transaction of all rows and the checkpoint leaves nothing behind when it fails.
+		s.torn = s.torn || to != head || r.engine.db.Dialect == SQLite
 		if err := r.writePart(ctx, c, to, rows.Changed()); err != nil {
 			return c, fmt.Errorf("projection %s: %w", r.name, err)
 		}
