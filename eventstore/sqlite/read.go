@@ -15,11 +15,12 @@ import (
 )
 
 var dialect = backend.Dialect{
-	UUID:     formatUUID,
-	Time:     formatTime,
-	AnyID:    "event_id IN (SELECT value FROM json_each(%s))",
-	IDs:      func(ids []uuid.UUID) any { return idList(ids) },
-	Category: "substr(stream, 1, instr(stream || '/', '/') - 1)",
+	UUID:       formatUUID,
+	Time:       formatTime,
+	AnyID:      "event_id IN (SELECT value FROM json_each(%s))",
+	IDs:        func(ids []uuid.UUID) any { return idList(ids) },
+	WalkedType: "+event_type",
+	Category:   "substr(stream, 1, instr(stream || '/', '/') - 1)",
 }
 
 // idList is a JSON array, so that a list of any length is one parameter.

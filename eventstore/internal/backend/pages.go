@@ -213,6 +213,8 @@ type logReader struct {
 	begun   bool
 	// width is how many positions a window has, where the pages are looked for in windows.
 	width eventstore.Position
+	// dense says that of the last window at least every second event was asked for.
+	dense bool
 }
 
 // Bounds of a window. The widest is what a database walks through in some tenths of a
@@ -343,7 +345,7 @@ func (r *logReader) windows(ctx context.Context, q eventstore.LogQuery, rows int
 		} else {
 			w.Before = min(q.Before, q.After+1+r.width)
 		}
-		text, args := r.dialect.Log(w, rows-len(page))
+		text, args := r.dialect.log(w, rows-len(page), r.dense)
 		found, cut, err := r.log.Query(ctx, text, args)
 		if err != nil {
 			return nil, false, err
@@ -361,7 +363,12 @@ func (r *logReader) windows(ctx context.Context, q eventstore.LogQuery, rows int
 				walked = last - w.After
 			}
 		}
-		r.width = max(firstWidth, min(maxWidth, 8*r.width, walked*eventstore.Position(rows)/eventstore.Position(len(found)+1)))
+		r.dense = 2*eventstore.Position(len(found)) >= walked
+		next := 8 * r.width
+		if len(found) > 0 {
+			next = min(next, walked*eventstore.Position(rows)/eventstore.Position(len(found)))
+		}
+		r.width = max(firstWidth, min(maxWidth, next))
 		if full {
 			return page, true, nil
 		}

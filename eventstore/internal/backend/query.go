@@ -22,6 +22,9 @@ type Dialect struct {
 	IDs   func([]uuid.UUID) any
 	// Category is the expression that the index on the category is built over.
 	Category string
+	// WalkedType, if set, is the event's type as an expression that no index is used for:
+	// where most events of a window are asked for, walking along it is faster.
+	WalkedType string
 	// StreamBounds, if set, are conditions with %[1]s for the aggregate id that bound
 	// the positions of a stream's events.
 	StreamBounds string
@@ -79,6 +82,11 @@ func notBefore(t time.Time) time.Time {
 // Log is the query for one page of the log. No index has the order of positions over
 // several types, so that of several types needs a window of positions on both sides.
 func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) {
+	return d.log(q, rows, false)
+}
+
+// log is Log; walk says that most events between the bounds are asked for.
+func (d Dialect) log(q eventstore.LogQuery, rows int, walk bool) (text string, args []any) {
 	s := &statement{}
 	var conditions []string
 	if q.After > 0 {
@@ -106,7 +114,11 @@ func (d Dialect) Log(q eventstore.LogQuery, rows int) (text string, args []any) 
 		for i, t := range types {
 			places[i] = s.arg(t)
 		}
-		conditions = append(conditions, "event_type IN ("+strings.Join(places, ", ")+")")
+		column := "event_type"
+		if walk && d.WalkedType != "" {
+			column = d.WalkedType
+		}
+		conditions = append(conditions, column+" IN ("+strings.Join(places, ", ")+")")
 	}
 	order := " ORDER BY position"
 	if q.Backward {
