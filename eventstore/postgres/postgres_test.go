@@ -27,6 +27,8 @@ func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 func TestStore(t *testing.T) { storetest.Run(t, create) }
 
+func TestSnapshotter(t *testing.T) { storetest.RunSnapshots(t, create) }
+
 func BenchmarkAppend(b *testing.B)  { storetest.BenchmarkAppend(b, create) }
 func BenchmarkReadLog(b *testing.B) { storetest.BenchmarkReadLog(b, create) }
 

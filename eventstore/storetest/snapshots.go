@@ -13,15 +13,25 @@ import (
 	"github.com/keytrail/keytrail/eventstore"
 )
 
-// testSnapshots holds a store that keeps snapshots to the contract of
-// eventstore.Snapshotter. One that does not is passed over.
+// RunSnapshots is what a store that keeps snapshots must pass beside Run.
+func RunSnapshots(t *testing.T, create Factory) {
+	for name, test := range map[string]func(*testing.T, Factory){
+		"snapshots":        testSnapshots,
+		"racing snapshots": testRacingSnapshots,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, create)
+		})
+	}
+}
+
+// testSnapshots holds a store to the contract of eventstore.Snapshotter.
 func testSnapshots(t *testing.T, create Factory) {
 	d := create(t)
 	s := open(t, d)
 	snapshots, ok := s.(eventstore.Snapshotter)
-	if !ok {
-		t.Skip("this store keeps no snapshots")
-	}
+	require.True(t, ok)
 	other := open(t, d).(eventstore.Snapshotter)
 	a, b := newStream(), newStream()
 	mustAppend(t, s, to(a, eventstore.ExpectNone(), newEvents("1", "2", "3", "4", "5", "6", "7", "8")...), to(b, eventstore.ExpectNone(), newEvent("1")))
@@ -155,9 +165,7 @@ func testSnapshots(t *testing.T, create Factory) {
 func testRacingSnapshots(t *testing.T, create Factory) {
 	d := create(t)
 	s := open(t, d)
-	if _, ok := s.(eventstore.Snapshotter); !ok {
-		t.Skip("this store keeps no snapshots")
-	}
+	require.Implements(t, (*eventstore.Snapshotter)(nil), s)
 	const writers, saves = 4, 10
 	stream := newStream()
 	mustAppend(t, s, to(stream, eventstore.ExpectNone(), newEvent("1")))

@@ -73,8 +73,6 @@ func Run(t *testing.T, create Factory) {
 		"immutability":               testImmutability,
 		"crossing append directions": testCrossing,
 		"model":                      testModel,
-		"snapshots":                  testSnapshots,
-		"racing snapshots":           testRacingSnapshots,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
